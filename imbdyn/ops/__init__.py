@@ -1,0 +1,17 @@
+"""The four op families. Each has one public function, one float64 reference and one `torch.library` name."""
+
+from imbdyn.ops.class_gram import ClassGram, class_gram
+from imbdyn.ops.class_logits import ClassLogits, class_logits
+from imbdyn.ops.class_moments import ClassMoments, class_moments
+from imbdyn.ops.parameter_norms import ParameterNorms, parameter_norms
+
+__all__ = [
+    "ClassGram",
+    "ClassLogits",
+    "ClassMoments",
+    "ParameterNorms",
+    "class_gram",
+    "class_logits",
+    "class_moments",
+    "parameter_norms",
+]

@@ -1,0 +1,38 @@
+"""Checks that every op makes on its arguments, with messages that name the argument and the row."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+#: The label of a row that counts nowhere (torch.nn.functional.cross_entropy has the same default).
+IGNORE_INDEX = -100
+
+
+def bad_label(row: int, value: int, num_classes: int, ignore_index: int) -> ValueError:
+    """Return the error for a label that is neither a class nor `ignore_index`."""
+    return ValueError(
+        f"labels[{row}] is {value}: a label must be in 0..{num_classes - 1} or equal ignore_index={ignore_index}"
+    )
+
+
+def check_labels(labels: Tensor, num_classes: int, ignore_index: int) -> None:
+    """Raise ValueError naming the first row of int64 `labels` [N] that is no class in 0..num_classes-1."""
+    bad = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise bad_label(row, int(labels[row]), num_classes, ignore_index)
+
+
+def check_rows(name: str, rows: Tensor, labels: Tensor) -> None:
+    """Raise ValueError unless `rows` is [N, D] with a floating dtype and `labels` is int64 [N].
+
+    TypeError is raised for a wrong dtype. Values are not read: a label's range is checked where labels are read.
+    """
+    if rows.dim() != 2:
+        raise ValueError(f"{name} must be a matrix [N, D], got shape {tuple(rows.shape)}")
+    if not rows.is_floating_point():
+        raise TypeError(f"{name} must have a floating dtype, got {rows.dtype}")
+    if labels.dim() != 1 or labels.shape[0] != rows.shape[0]:
+        raise ValueError(f"labels must be [N] with N={rows.shape[0]} as in {name}, got {tuple(labels.shape)}")
+    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.element_size() != 8:
+        raise TypeError(f"labels must be int64, got {labels.dtype}")

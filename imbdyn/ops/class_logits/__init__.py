@@ -1,0 +1,64 @@
+"""Per-class loss, accuracy, margin, confidence and logit gradients of a batch of logits, in one pass."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from imbdyn.ops._checks import IGNORE_INDEX, check_rows
+from imbdyn.ops._library import define, implement
+from imbdyn.ops.class_logits import cpu
+from imbdyn.ops.class_logits.reference import class_logits_reference
+
+
+class ClassLogits(NamedTuple):
+    """Sums over the rows of each class, all float64 [C]; two batches merge by adding. p = softmax(z)."""
+
+    count: Tensor
+    """Rows with label c."""
+    loss_sum: Tensor
+    """Sum of the cross-entropy -log p_y over rows with y = c, in nats."""
+    correct: Tensor
+    """Rows with label c whose largest logit is c (ties go to the lower class, NaN counts as largest)."""
+    margin_sum: Tensor
+    """Sum of z_y - max_{k != y} z_k over rows with y = c (Cao et al. 2019)."""
+    confidence_sum: Tensor
+    """Sum of p_y over rows with y = c."""
+    predicted: Tensor
+    """Rows of any label whose largest logit is c."""
+    positive_grad: Tensor
+    """Sum of |dloss/dz_c| = 1 - p_c over rows with y = c (Tan et al. 2021, for softmax)."""
+    negative_grad: Tensor
+    """Sum of |dloss/dz_c| = p_c over rows with y != c; positive - negative = -N dL/db_c for the mean loss L."""
+
+
+def class_logits(logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORE_INDEX) -> ClassLogits:
+    """Sum loss, correctness, margin, confidence and logit gradients of `logits` by class.
+
+    Args:
+        logits: z [N, C], float64, float32, bfloat16 or float16, any strides.
+        labels: y int64 [N], each in 0..C-1 or `ignore_index`.
+        ignore_index: label of rows that count nowhere.
+
+    Returns:
+        Eight float64 [C] sums; a class without rows has 0 in each of its own sums. With C = 1 a margin is +inf.
+
+    Raises:
+        ValueError: if shapes disagree or a label is out of range (the message names the row).
+        TypeError: if a dtype is wrong.
+
+    Sources: Cao et al. (2019), arXiv 1906.07413 (margin); Tan et al. (2021), arXiv 2012.08548 (gradient sums).
+    """
+    check_rows("logits", logits, labels)
+    return ClassLogits(*torch.ops.imbdyn.class_logits(logits.detach(), labels, ignore_index).unbind(0))
+
+
+def _fake(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:  # noqa: ARG001
+    return logits.new_empty((len(ClassLogits._fields), logits.shape[1]), dtype=torch.float64)
+
+
+define("class_logits(Tensor logits, Tensor labels, int ignore_index) -> Tensor", _fake)
+implement("class_logits", "reference", "any", "plain torch, float64", class_logits_reference)
+cpu.register()

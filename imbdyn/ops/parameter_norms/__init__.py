@@ -1,0 +1,71 @@
+"""Weight, gradient and update norms of many tensors, and of the rows of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from imbdyn.ops._library import define, implement
+from imbdyn.ops.parameter_norms.reference import parameter_norms_reference
+
+
+class ParameterNorms(NamedTuple):
+    """Four float64 numbers a tensor, columns in this order: ||w||, ||grad||, ||dw||, <w, dw> with dw = w - previous."""
+
+    tensors: Tensor
+    """float64 [P, 4], one row a parameter; NaN where grad or previous was not given."""
+    rows: Tensor
+    """float64 [K, 4], the same for each row of the parameter named by `rows`; [0, 4] without one."""
+
+
+def parameter_norms(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor | None],
+    previous: Sequence[Tensor | None],
+    *,
+    rows: int | None = None,
+) -> ParameterNorms:
+    """Measure ||w||, ||grad||, ||dw|| and <w, dw> of each tensor in one call.
+
+    Args:
+        params: P tensors w, float64, float32, bfloat16 or float16, as they are after the step.
+        grads: P gradients or None, each shaped as its parameter.
+        previous: P earlier values or None, each shaped as its parameter.
+        rows: index of the parameter (the classifier's weight) that is also measured along its first dimension.
+
+    Raises:
+        ValueError: if the three sequences differ in length or `rows` is out of range.
+    """
+    if not len(params) == len(grads) == len(previous):
+        raise ValueError(
+            f"params, grads and previous need one length, got {len(params)}, {len(grads)} and {len(previous)}"
+        )
+    if rows is not None and not 0 <= rows < len(params):
+        raise ValueError(f"rows must be in 0..{len(params) - 1}, got {rows}")
+    with torch.no_grad():
+        return ParameterNorms(
+            *torch.ops.imbdyn.parameter_norms(list(params), list(grads), list(previous), -1 if rows is None else rows)
+        )
+
+
+def _fake(
+    params: list[Tensor],
+    grads: list[Tensor | None],  # noqa: ARG001
+    previous: list[Tensor | None],  # noqa: ARG001
+    rows: int,
+) -> tuple[Tensor, Tensor]:
+    like = params[0] if params else torch.empty(0)
+    num_rows = params[rows].shape[0] if rows >= 0 else 0
+    return (
+        like.new_empty((len(params), 4), dtype=torch.float64),
+        like.new_empty((num_rows, 4), dtype=torch.float64),
+    )
+
+
+define(
+    "parameter_norms(Tensor[] params, Tensor?[] grads, Tensor?[] previous, int rows) -> (Tensor, Tensor)", _fake
+)
+implement("parameter_norms", "reference", "any", "plain torch, float64", parameter_norms_reference)
