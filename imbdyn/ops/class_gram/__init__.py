@@ -10,7 +10,6 @@ from torch import Tensor
 from imbdyn.ops._checks import IGNORE_INDEX, check_rows
 from imbdyn.ops._library import define, implement
 from imbdyn.ops.class_gram.portable import class_gram_portable
-from imbdyn.ops.class_gram.reference import class_gram_reference
 
 
 class ClassGram(NamedTuple):
@@ -54,7 +53,9 @@ def class_gram(
     check_rows("inputs", inputs, labels)
     check_rows("grad_outputs", grad_outputs, labels)
     if inputs.dtype != grad_outputs.dtype:
-        raise TypeError(f"inputs and grad_outputs need one dtype, got {inputs.dtype} and {grad_outputs.dtype}")
+        raise TypeError(
+            f"inputs and grad_outputs need one dtype, got {inputs.dtype} and {grad_outputs.dtype}"
+        )
     if samples is not None and samples.shape != labels.shape:
         raise ValueError(f"samples must be [R] with R={labels.shape[0]}, got {tuple(samples.shape)}")
     return ClassGram(
@@ -83,4 +84,6 @@ define(
     "int ignore_index) -> (Tensor, Tensor)",
     _fake,
 )
-implement("class_gram", "portable", "any", "plain torch: gram way or direct way, by shape", class_gram_portable)
+implement(
+    "class_gram", "portable", "any", "plain torch: gram way or direct way, by shape", class_gram_portable
+)

@@ -1,0 +1,136 @@
+"""Which steps are read, and what reading has cost: the budget."""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import median
+from time import perf_counter
+
+#: Steps whose times are remembered to tell what a sampled step costs beyond the time spent in our own code.
+_REMEMBERED = 64
+#: The logits may take at most this part of the budget; past it they too are read on some steps only.
+_LOGITS_PART = 0.5
+#: Medians are taken anew after every sampled step and every so many others: they too cost time.
+_ESTIMATE_EVERY = 16
+
+
+class Cadence:
+    """Spends a budget on sampled steps.
+
+    Training earns `budget` x its own time; whatever the instrument does is spent, and a step is sampled when what was
+    earned pays for it. Steps 1, 2, 4, 8, ... are sampled in any case: the stated minimum for short trainings and for
+    tiny models, whose true cost the record shows. With `interval=k` every k-th step is sampled instead.
+
+    Args:
+        budget: share of training time, above 0.
+        interval: None, or at least 1.
+    """
+
+    def __init__(self, budget: float, interval: int | None) -> None:
+        if not budget > 0:
+            raise ValueError(f"budget must be above 0 (a share of training time, such as 0.01), got {budget}")
+        if interval is not None and interval < 1:
+            raise ValueError(f"interval must be at least 1, got {interval}")
+        self._budget = budget
+        self._interval = interval
+        self.steps = 0
+        self.sampled_steps = 0
+        self.logits_steps = 0
+        self._started: float | None = None
+        self._step_started = 0.0
+        self._spent = 0.0
+        self._spent_before_step = 0.0
+        self._sampled_cost: deque[float] = deque(maxlen=_REMEMBERED)
+        self._logits_cost: deque[float] = deque(maxlen=_REMEMBERED)
+        self._bare_when: dict[bool, deque[float]] = {True: deque(maxlen=_REMEMBERED), False: deque(maxlen=_REMEMBERED)}
+        self._lap_started = 0.0
+        self._spent_before_lap = 0.0
+        self._hidden_per_sample = 0.0
+        self._cost_of_sample = 0.0
+        self._logits_interval = 1
+
+    def start(self) -> None:
+        """Start the clock, at the first batch."""
+        if self._started is None:
+            self._started = self._step_started = self._lap_started = perf_counter()
+
+    def spend(self, seconds: float) -> None:
+        """Account for time that the instrument took."""
+        self._spent += seconds
+
+    def gradients_due(self) -> bool:
+        """Whether the coming step is to be sampled."""
+        step = self.steps + 1
+        if self._interval is not None:
+            return step % self._interval == 0 or step == 1
+        if step & (step - 1) == 0:
+            return True
+        return self._all_spent() + self._cost_of_sample <= self._budget * (self._elapsed() - self._spent)
+
+    def logits_due(self) -> bool:
+        """Whether the logits of the coming step are to be read: always, unless they alone would pass the budget."""
+        return self.steps % self._logits_interval == 0
+
+    def step_done(self, *, sampled: bool, logits: bool) -> None:
+        """Close a step: what was spent since the last one was spent on it."""
+        now = perf_counter()
+        seconds, ours = now - self._step_started, self._spent - self._spent_before_step
+        self.steps += 1
+        self.sampled_steps += sampled
+        self.logits_steps += logits
+        if self.steps > 1:  # the first step pays for caches and lazy initialisation, watched or not
+            self._bare_when[sampled].append(seconds - ours)
+            if sampled:
+                self._sampled_cost.append(ours)
+            elif logits:
+                self._logits_cost.append(ours)
+            if sampled or self.steps % _ESTIMATE_EVERY == 0:
+                self._estimate()
+        self._step_started, self._spent_before_step = now, self._spent
+
+    def lap(self, steps: int) -> tuple[float, float]:
+        """Return the mean seconds of the `steps` steps since the last lap, and the instrument's seconds in them all."""
+        now = perf_counter()
+        lap = (now - self._lap_started) / steps, self._spent - self._spent_before_lap
+        self._lap_started, self._spent_before_lap = now, self._spent
+        return lap
+
+    def skip(self) -> None:
+        """Leave out of the step times what has passed since the last step: an evaluation."""
+        self._step_started = self._lap_started = perf_counter()
+        self._spent_before_step = self._spent_before_lap = self._spent
+
+    def record(self) -> dict[str, object]:
+        """Return what was read and what it cost, for run.json; seconds are wall-clock.
+
+        `share` is the instrument's time over the rest of the time since the first batch. `hidden_seconds` is what
+        sampled steps took longer than others beyond the time in our own code (cold caches, the allocator), estimated
+        from medians; null where every step or none is sampled.
+        """
+        bare = self._elapsed() - self._all_spent()
+        return {
+            "budget": self._budget if self._interval is None else None,
+            "interval": self._interval,
+            "steps": self.steps,
+            "sampled_steps": self.sampled_steps,
+            "logits_steps": self.logits_steps,
+            "seconds": self._all_spent(),
+            "hidden_seconds": self._hidden_per_sample * self.sampled_steps if all(self._bare_when.values()) else None,
+            "training_seconds": bare,
+            "share": self._all_spent() / bare if bare > 0 else None,
+        }
+
+    def _elapsed(self) -> float:
+        return 0.0 if self._started is None else perf_counter() - self._started
+
+    def _estimate(self) -> None:
+        bare = median(self._bare_when[False]) if self._bare_when[False] else None
+        if bare is not None and self._bare_when[True]:
+            self._hidden_per_sample = max(0.0, median(self._bare_when[True]) - bare)
+        if self._sampled_cost:
+            self._cost_of_sample = median(self._sampled_cost) + self._hidden_per_sample
+        if bare is not None and self._logits_cost and self._interval is None:
+            self._logits_interval = int(median(self._logits_cost) / (self._budget * _LOGITS_PART * bare)) + 1
+
+    def _all_spent(self) -> float:
+        return self._spent + self._hidden_per_sample * self.sampled_steps

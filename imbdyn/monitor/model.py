@@ -1,0 +1,99 @@
+"""What the instrument must know of the model: names, classifier, logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from imbdyn.taps import FeatureWatch
+
+
+class WatchedModel:
+    """A model, its parameters by name, and its classifier as far as it is known.
+
+    Raises:
+        ValueError: if no parameter can be the classifier's weight, or the module named by `classifier` has none.
+    """
+
+    def __init__(
+        self, module: nn.Module, num_classes: int, classifier: str | None, logits: Callable[[Any], Tensor] | None
+    ) -> None:
+        self.module = module
+        self._inner: nn.Module = getattr(module, "_orig_mod", module)  # torch.compile wraps the module it was given
+        self._num_classes = num_classes
+        self._logits = logits
+        self.classifier_weight: str | None = None
+        """Name of the classifier's weight [C, D]; None until its function was seen, or was named."""
+        self.classifier_bias: str | None = None
+        parameters = dict(self._inner.named_parameters())
+        if classifier is not None:
+            self._name_classifier(classifier, parameters)
+        elif not any(p.dim() == 2 and p.shape[0] == num_classes for p in parameters.values()):
+            raise ValueError(
+                f"the model has no classifier: no parameter of shape [num_classes={num_classes}, features]; "
+                "is num_classes right?"
+            )
+
+    def _name_classifier(self, classifier: str, parameters: dict[str, nn.Parameter]) -> None:
+        weight = parameters.get(f"{classifier}.weight")
+        if weight is None or weight.dim() != 2 or weight.shape[0] != self._num_classes:
+            layers = [name for name, m in self._inner.named_modules() if isinstance(m, nn.Linear)]
+            near = get_close_matches(classifier, layers, 1) or layers[-1:] or ["none"]
+            raise ValueError(
+                f"classifier={classifier!r} names no layer with a weight [num_classes={self._num_classes}, features]; "
+                f"the nearest linear layer is {near[0]!r}"
+            )
+        self.classifier_weight = f"{classifier}.weight"
+        if f"{classifier}.bias" in parameters:
+            self.classifier_bias = f"{classifier}.bias"
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that require a gradient now, by name."""
+        return {name: p for name, p in self._inner.named_parameters() if p.requires_grad}
+
+    def parameter(self, name: str) -> nn.Parameter:
+        """Return the parameter of that name."""
+        return self._inner.get_parameter(name)
+
+    def feature_watch(self) -> FeatureWatch:
+        """Return a mode that reads the classifier's input, and finds the classifier if it is not known."""
+        names = {id(p): name for name, p in self._inner.named_parameters()}
+        return FeatureWatch(names, self._num_classes, self.classifier_weight)
+
+    def learn_classifier(self, watch: FeatureWatch) -> None:
+        """Take over what a feature watch found."""
+        if watch.weight is not None:
+            self.classifier_weight, self.classifier_bias = watch.weight, watch.bias
+
+    @property
+    def layer(self) -> str | None:
+        """Name in `named_modules()` of the module that holds the classifier's weight."""
+        return None if self.classifier_weight is None else self.classifier_weight.rpartition(".")[0]
+
+    def mixing_layers(self) -> list[str]:
+        """Return the modules that mix the samples of a batch in training mode: batch normalisation."""
+        return [name for name, m in self._inner.named_modules() if isinstance(m, _BatchNorm)]
+
+    def logits_of(self, output: Any, labels: Tensor) -> Tensor:
+        """Return the logits [N, C] in a model's output.
+
+        Raises:
+            TypeError: if the output is no tensor, has no `.logits`, and no `logits=` function was given.
+            ValueError: if they are not [N, C] for N labels.
+        """
+        logits = self._logits(output) if self._logits is not None else getattr(output, "logits", output)
+        if not isinstance(logits, Tensor):
+            raise TypeError(
+                f"the model returns {type(output).__name__}, in which the logits are not known: "
+                "give Monitor(..., logits=lambda output: ...)"
+            )
+        if logits.shape != (labels.shape[0], self._num_classes):
+            raise ValueError(
+                f"the logits must be [N, C] = [{labels.shape[0]}, {self._num_classes}] for the labels of this batch, "
+                f"got {list(logits.shape)}"
+            )
+        return logits.detach()

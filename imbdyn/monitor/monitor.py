@@ -1,0 +1,317 @@
+"""`Monitor`: what a user puts into a training loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from imbdyn.monitor import lifetime
+from imbdyn.monitor.batch import Batch
+from imbdyn.monitor.cadence import Cadence
+from imbdyn.monitor.evaluation import Evaluation
+from imbdyn.monitor.model import WatchedModel
+from imbdyn.monitor.problems import Problems
+from imbdyn.monitor.recorder import Recorder
+from imbdyn.monitor.residuals import warn_of_residuals
+from imbdyn.monitor.step import OptimizerStep
+from imbdyn.monitor.stopwatch import Stopwatch
+from imbdyn.ops._checks import IGNORE_INDEX, check_labels
+from imbdyn.taps import Coverage, Watch
+from imbdyn.trace import TraceWriter
+
+
+class Monitor:
+    """Measures what each class does to a network while it trains, and writes it to a trace.
+
+        monitor = imbdyn.Monitor(model, optimizer, num_classes=10, out="runs/a")
+        for x, y in loader:
+            with monitor.batch(y):
+                loss = criterion(model(x), y)
+                loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        monitor.close()
+
+    Training is not changed: after any number of steps the weights are bit-identical to those without it (CPU). The
+    logits are read on every step (loss, accuracy, margins by class), the class gradients on sampled steps.
+
+    Args:
+        model: any module whose output is logits [N, C], or has them as `.logits`.
+        optimizer: its steps are the steps of the trace. LBFGS, which runs the model inside a step, is refused.
+        num_classes: C, at least 2.
+        out: folder of the trace; must not exist or be empty, unless `force`.
+        budget: share of training time that the instrument may take; it chooses how many steps it samples by that.
+        interval: sample every k-th step instead (and the first), whatever it costs.
+        class_names: C names, for people.
+        classifier: name in `model.named_modules()` of the last linear layer, when it is not the last linear function
+            with `num_classes` outputs.
+        logits: function from the model's output to logits [N, C].
+        ignore_index: label of samples that count nowhere.
+        on_error: what a failure of the instrument itself does: "warn" (once a kind, training goes on) or "raise".
+        force: replace a trace that stands in `out`.
+        config: anything JSON can hold; stored in run.json.
+
+    Raises:
+        ValueError: for arguments that do not fit the model, or a model that has a Monitor already.
+        FileExistsError: if `out` exists and `force` is not set.
+        OSError: if `out` cannot be written.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        num_classes: int,
+        out: str | os.PathLike[str],
+        *,
+        budget: float = 0.01,
+        interval: int | None = None,
+        class_names: Sequence[str] | None = None,
+        classifier: str | None = None,
+        logits: Callable[[Any], Tensor] | None = None,
+        ignore_index: int = IGNORE_INDEX,
+        on_error: Literal["warn", "raise"] = "warn",
+        force: bool = False,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+        if class_names is not None and len(class_names) != num_classes:
+            raise ValueError(f"class_names must have num_classes={num_classes} names, got {len(class_names)}")
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise ValueError("LBFGS runs the model several times inside one step; imbdyn cannot tell its steps apart")
+        self._num_classes = num_classes
+        self._ignore_index = ignore_index
+        self._model = WatchedModel(model, num_classes, classifier, logits)
+        self._coverage = Coverage()
+        self._problems = Problems(on_error)
+        self._cadence = Cadence(budget, interval)
+        self._stopwatch = Stopwatch(self._cadence.spend)
+        self._batch: Batch | None = None
+        self._step: OptimizerStep | None = None
+        self._evaluation: Evaluation | None = None
+        self._closed = False
+        lifetime.claim(model)
+        try:
+            self._recorder = Recorder(
+                TraceWriter(out, force=force),
+                self._model,
+                self._cadence,
+                self._problems,
+                num_classes=num_classes,
+                ignore_index=ignore_index,
+                learning_rate=lambda: float(optimizer.param_groups[0]["lr"]),
+                class_names=class_names,
+                config=config,
+            )
+        except BaseException:
+            lifetime.closed(self, model)
+            raise
+        self._hooks = [
+            model.register_forward_hook(self._after_forward),
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
+        lifetime.opened(self)
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that rows are labelled with; None until it is set. A window never reaches across epochs."""
+        return self._recorder.epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        with self._stopwatch:
+            self._close_window()
+            self._recorder.begin_epoch(epoch)
+
+    def batch(self, labels: Tensor) -> AbstractContextManager[None]:
+        """Return the context in which one (micro-)batch with these labels runs: forward and, in training, backward.
+
+        Args:
+            labels: int64 [N], each in 0..num_classes-1 or `ignore_index`, in the order of the model's output.
+
+        Raises:
+            ValueError, TypeError: if `labels` is not that (the message names the row). Labels on a GPU are not
+                range-checked here, since that would wait for it.
+        """
+        if self._closed:
+            raise ValueError("this Monitor is closed")
+        if self._batch is not None:
+            raise ValueError("monitor.batch(...) inside another monitor.batch(...): leave the first one before")
+        with self._stopwatch:
+            self._check(labels)
+            self._cadence.start()
+            if self._evaluation is not None:
+                batch = Batch(self, labels, wants_logits=True, features=self._model.feature_watch())
+            elif torch.is_grad_enabled():
+                batch = self._training_batch(labels)
+            else:
+                self._problems.warn(
+                    "batch without gradients",
+                    "monitor.batch without gradients outside of monitor.evaluate(...): it is not counted",
+                )
+                batch = Batch(self, labels, wants_logits=False)
+            self._batch = batch
+            return batch
+
+    @contextmanager
+    def evaluate(self, split: str) -> Iterator[None]:
+        """Return the context of one evaluation: every `monitor.batch` in it is read in full, no step is counted.
+
+        Eval mode and no_grad are the loop's affair. An evaluation of the training data is called "train_eval"; the
+        features of later ones after the same step are compared with it.
+
+        Raises:
+            ValueError: for the name "train", which means the training windows, or inside another evaluation.
+        """
+        if split == "train":
+            raise ValueError('"train" names the training windows; call an evaluation of training data "train_eval"')
+        if self._evaluation is not None or self._batch is not None:
+            raise ValueError(f"monitor.evaluate({split!r}) must not start inside another evaluation or batch")
+        with self._stopwatch:
+            self._close_window()
+            wanted = self._recorder.begin_evaluation(split)
+            evaluation = self._evaluation = Evaluation(split, self._num_classes, self._ignore_index)
+        try:
+            yield
+        finally:
+            self._evaluation = None
+            with self._stopwatch, self._problems.contained("recording an evaluation"):
+                if wanted and evaluation.batches:
+                    self._recorder.evaluation(self._cadence.steps, evaluation)
+            self._cadence.skip()
+
+    def close(self, status: Literal["finished", "interrupted", "failed"] = "finished") -> None:
+        """Write what is left, remove every hook and end the trace; later calls do nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        for hook in self._hooks:
+            hook.remove()
+        lifetime.closed(self, self._model.module)
+        with self._stopwatch:
+            self._close_window()
+        with self._problems.contained("writing the trace"):
+            self._recorder.close(status)
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(lifetime.status_of(error))
+
+    def leave_batch(self, batch: Batch, *, completed: bool) -> None:
+        """Take over what a batch collected (called by the context that `batch` returns)."""
+        self._batch = None
+        if batch.watch is not None:
+            self._cadence.spend(batch.watch.seconds)
+        if not completed:
+            return
+        with self._stopwatch, self._problems.contained("reading a batch"), torch.no_grad():
+            if batch.wants_logits:
+                self._problems.warn(
+                    "no forward pass", "no forward pass of the monitored model was seen inside a monitor.batch(...)"
+                )
+            if batch.features is not None:
+                self._model.learn_classifier(batch.features)
+            if self._evaluation is not None:
+                self._evaluation.add(batch)
+            elif batch.watch is not None and self._step is not None:
+                self._step.gradients.add(batch.watch)
+
+    def _check(self, labels: Tensor) -> None:
+        if labels.dim() != 1 or labels.dtype != torch.int64:
+            raise TypeError(f"labels must be int64 [N], got {labels.dtype} {list(labels.shape)}")
+        if labels.is_cpu and labels.numel():
+            low, high = labels.aminmax()
+            if int(low) < 0 or int(high) >= self._num_classes:
+                check_labels(labels, self._num_classes, self._ignore_index)
+
+    def _training_batch(self, labels: Tensor) -> Batch:
+        step = self._step
+        if step is None:
+            step = self._step = OptimizerStep(
+                self._num_classes,
+                self._ignore_index,
+                sampled=self._cadence.gradients_due(),
+                read_logits=self._cadence.logits_due(),
+            )
+        step.batches += 1
+        self._recorder.count_classes(labels)
+        watch = features = None
+        if step.sampled and step.gradients.has_room():
+            names = {id(p): name for name, p in self._model.trainable().items()}
+            watch = Watch(names, labels, self._coverage)
+            if self._model.classifier_weight is None:
+                features = self._model.feature_watch()
+        return Batch(self, labels, wants_logits=step.read_logits, watch=watch, features=features)
+
+    def _after_forward(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        batch = self._batch
+        if batch is None or not batch.wants_logits:
+            return
+        with self._stopwatch, torch._C.DisableTorchFunction():
+            logits = self._model.logits_of(output, batch.labels)  # a wrong output is the user's mistake: it raises
+            batch.wants_logits = False
+            with self._problems.contained("reading the logits"):
+                if self._evaluation is not None:
+                    self._evaluation.logits.add(logits, batch.labels)
+                    batch.prediction = logits.argmax(1)
+                elif self._step is not None:
+                    self._step.logits.add(logits, batch.labels)
+
+    def _before_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        step = self._step
+        if step is not None and step.sampled:
+            with self._reading("the gradients"):
+                step.read_gradients(self._model, self._coverage)
+
+    def _after_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        step, self._step = self._step, None
+        with self._reading("a step"):
+            self._recorder.weights_moved()
+            if step is None:
+                self._problems.warn(
+                    "step without batch",
+                    f"optimizer step {self._cadence.steps + 1} came without a monitor.batch(labels) before it: "
+                    "wrap forward and backward in `with monitor.batch(labels):`",
+                )
+            else:
+                self._record(step)
+        self._cadence.step_done(
+            sampled=step is not None and step.reading is not None, logits=step is not None and step.read_logits
+        )
+
+    def _record(self, step: OptimizerStep) -> None:
+        number = self._cadence.steps + 1
+        self._recorder.window.merge(step.logits)
+        if step.reading is not None:
+            self._recorder.note_coverage(self._coverage)
+            warn_of_residuals(number, step.reading, self._problems)
+            self._recorder.sampled_step(number, step.reading)
+            self._recorder.close_window(number, step)
+        self._recorder.maybe_flush()
+
+    def _close_window(self) -> None:
+        with self._problems.contained("closing a window"):
+            self._recorder.close_window(self._cadence.steps)
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """Time a part of the instrument, contain its failure, and keep our own functions out of a mode that is on."""
+        with (
+            self._stopwatch,
+            self._problems.contained(f"reading {what}"),
+            torch._C.DisableTorchFunction(),
+            torch.no_grad(),
+        ):
+            yield

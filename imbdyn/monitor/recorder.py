@@ -1,0 +1,250 @@
+"""From what was read to the trace: windows, sampled steps, evaluations and run.json."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imbdyn.monitor import tables
+from imbdyn.monitor.cadence import Cadence
+from imbdyn.monitor.evaluation import Evaluation
+from imbdyn.monitor.lifetime import Status
+from imbdyn.monitor.model import WatchedModel
+from imbdyn.monitor.problems import Problems
+from imbdyn.monitor.step import GradientReading, OptimizerStep
+from imbdyn.monitor.window import LogitSums
+from imbdyn.ops import parameter_norms
+from imbdyn.statistics.features import FeatureSummary, shift, summarise
+from imbdyn.statistics.weights import weight_motion
+from imbdyn.taps import Coverage
+from imbdyn.trace import TraceWriter
+
+#: The evaluation that others are compared with.
+TRAIN_EVAL = "train_eval"
+
+
+class Recorder:
+    """Owns the writer; every row of the trace is written here, by way of `tables`."""
+
+    def __init__(
+        self,
+        writer: TraceWriter,
+        model: WatchedModel,
+        cadence: Cadence,
+        problems: Problems,
+        *,
+        num_classes: int,
+        ignore_index: int,
+        learning_rate: Callable[[], float],
+        class_names: Sequence[str] | None,
+        config: Mapping[str, Any] | None,
+    ) -> None:
+        self.epoch: int | None = None
+        self.window = LogitSums(num_classes, ignore_index)
+        self._writer = writer
+        self._model = model
+        self._cadence = cadence
+        self._problems = problems
+        self._num_classes = num_classes
+        self._learning_rate = learning_rate
+        self._since = 0
+        self._coverage: dict[str, Any] | None = None
+        self._class_counts = np.zeros(num_classes, dtype=np.int64)
+        self._first_epoch_is_over = False
+        self._classifier: dict[str, Any] | None = None
+        self._classifier_step = 0
+        self._evaluated: dict[str, FeatureSummary | None] = {}
+        writer.update_run(
+            num_classes=num_classes,
+            class_names=list(class_names) if class_names is not None else [str(c) for c in range(num_classes)],
+            class_counts=None,
+            config=dict(config) if config is not None else None,
+            seed=torch.initial_seed(),
+            versions={"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+            threads=torch.get_num_threads(),
+            mixing_layers=model.mixing_layers(),
+            classifier=model.layer,
+            coverage=None,
+            overhead=cadence.record(),
+            problems={},
+        )
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Label the rows to come with `epoch`."""
+        self._first_epoch_is_over |= self.epoch is not None and epoch != self.epoch
+        self.epoch = epoch
+
+    def count_classes(self, labels: Tensor) -> None:
+        """Count the samples of each class in the first epoch: the class counts of the training data."""
+        if self._first_epoch_is_over:
+            return
+        counted = labels[labels >= 0].bincount(minlength=self._num_classes)
+        self._class_counts += counted.cpu().numpy()
+
+    def close_window(self, step: int, closed_by: OptimizerStep | None = None) -> None:
+        """Write the logits of the steps after the last window up to `step`; nothing if there were none."""
+        if step == self._since:
+            return
+        step_seconds, overhead_seconds = self._cadence.lap(step - self._since)
+        reading = None if closed_by is None else closed_by.reading
+        tables.write_logits(
+            self._writer,
+            tables.Moment(step, self._since, self.epoch, "train"),
+            self.window.take(),
+            grad_norm=None if reading is None else float(np.linalg.norm(reading.grad_norm)),
+            lr=self._learning_rate(),
+            step_seconds=step_seconds,
+            overhead_seconds=overhead_seconds,
+            grad_scale=None if reading is None else reading.grad_scale,
+            sampled=reading is not None,
+            batches=None if closed_by is None else closed_by.batches,
+            gradient_batches=None if closed_by is None else closed_by.gradients.batches,
+        )
+        self._since = step
+
+    def sampled_step(self, step: int, reading: GradientReading) -> None:
+        """Write what the optimizer did to every parameter, and what every class asked for."""
+        names, tensors = list(reading.parameters), list(reading.parameters.values())
+        classifier = self._model.classifier_weight
+        rows = names.index(classifier) if classifier in names else None
+        norms = parameter_norms(tensors, [None] * len(tensors), reading.previous, rows=rows)
+        weight_norm, _, update_norm, dot = norms.tensors.T.cpu().numpy()
+        motion = weight_motion(weight_norm, update_norm, dot)
+        self._writer.append(
+            "parameters",
+            step=step,
+            parameter=names,
+            weight_norm=weight_norm,
+            grad_norm=reading.grad_norm,
+            update_norm=update_norm,
+            update_ratio=tables.absent(motion.update_ratio),
+            cos_weight_update=tables.absent(motion.cos_weight_update),
+            rotation=tables.absent(motion.rotation),
+            residual=np.ma.masked_array(
+                [reading.residual.get(name, 0.0) for name in names], [name not in reading.residual for name in names]
+            ),
+        )
+        if reading.grams is not None:
+            tables.write_class_gradients(self._writer, step, reading.grams, classifier)
+        if rows is not None:
+            row_norm, _, row_update, row_dot = norms.rows.T.cpu().numpy()
+            self._classifier_row(
+                step,
+                row_norm=row_norm,
+                row_update_norm=row_update,
+                row_rotation=tables.absent(weight_motion(row_norm, row_update, row_dot).rotation),
+            )
+
+    def evaluation(self, step: int, evaluation: Evaluation) -> None:
+        """Write an evaluation after `step`."""
+        moment = tables.Moment(step, step, self.epoch, evaluation.split)
+        tables.write_logits(self._writer, moment, evaluation.logits.take(), batches=evaluation.batches)
+        if evaluation.moments is None or self._model.classifier_weight is None:
+            return
+        weight = self._model.parameter(self._model.classifier_weight).detach()
+        features = summarise(evaluation.moments)
+        key = {"step": step, "split": evaluation.split, "layer": self._model.layer}
+        collapse = {name: tables.absent([v]) for name, v in evaluation.collapse(weight)._asdict().items()}
+        self._writer.append("features", **key, count=[int(features.count.sum())], **collapse)
+        train = self._evaluated.get(TRAIN_EVAL) if evaluation.split != TRAIN_EVAL else None
+        shifted = None if train is None else shift(features, train)
+        tables.write_class_features(self._writer, key, features, shifted)
+        if not any(other is not None for other in self._evaluated.values()):
+            self._cos_class_mean(step, weight, features)
+        self._evaluated[evaluation.split] = features
+
+    def begin_evaluation(self, split: str) -> bool:
+        """Tell whether this split is to be read now: once after a step, since a second time would double its key."""
+        if split in self._evaluated:
+            self._problems.warn(
+                "repeated evaluation",
+                f"evaluate({split!r}) came twice after the same optimizer step; only the first is in the trace",
+            )
+            return False
+        self._evaluated[split] = None
+        return True
+
+    def weights_moved(self) -> None:
+        """Forget what was measured of the weights before a step."""
+        self._evaluated.clear()
+        self._write_classifier()
+
+    def note_coverage(self, coverage: Coverage) -> None:
+        """Write to run.json, when it has changed, which parameters are read and how; warn once if not all are."""
+        sizes = {name: p.numel() for name, p in self._model.trainable().items()}
+        covered = set(coverage.covered())
+        parameters: dict[str, Any] = {
+            name: {"covered": name in covered, "rule": coverage.rule_of.get(name), "reason": coverage.refused.get(name)}
+            for name in sizes
+        }
+        share = sum(size for name, size in sizes.items() if name in covered) / max(1, sum(sizes.values()))
+        record = {"share": share, "parameters": parameters}
+        if record == self._coverage:
+            return
+        self._coverage = record
+        self._writer.update_run(coverage=record, classifier=self._model.layer)
+        missing = [f"{name} ({coverage.refused.get(name, 'not used')})" for name in sizes if name not in covered]
+        if missing:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            self._problems.warn(
+                "coverage",
+                f"class gradients cover {share:.1%} of the trainable parameters; not covered: "
+                f"{', '.join(missing[:3])}{more} (run.json lists all)",
+            )
+
+    def maybe_flush(self) -> None:
+        """Let the writer write, when it is time."""
+        if self._writer.flush_due():
+            self._update_run()
+            self._writer.flush()
+
+    def close(self, status: Status) -> None:
+        """End the trace."""
+        self._write_classifier()
+        self._update_run()
+        self._writer.close(status)
+
+    def _update_run(self) -> None:
+        self._writer.update_run(
+            class_counts=self._class_counts.tolist(),
+            overhead=self._cadence.record(),
+            problems=self._problems.record(),
+        )
+
+    def _cos_class_mean(self, step: int, weight: Tensor, features: FeatureSummary) -> None:
+        rows = weight.double().cpu().numpy()
+        present = features.count > 0
+        centred_rows = rows - rows[present].mean(0)
+        self._classifier_row(
+            step,
+            row_norm=np.linalg.norm(rows, axis=1),
+            cos_class_mean=tables.absent(np.where(present, _cos(centred_rows, features.centred), np.nan)),
+        )
+
+    def _classifier_row(self, step: int, **columns: Any) -> None:
+        """Add columns to the classifier's rows of `step`, which are written when the weights move again."""
+        if self._classifier is None:
+            bias = self._model.classifier_bias
+            self._classifier_step = step
+            self._classifier = {
+                "bias": None if bias is None else self._model.parameter(bias).detach().double().cpu().numpy().copy()
+            }
+        self._classifier.update(columns)
+
+    def _write_classifier(self) -> None:
+        if self._classifier is not None:
+            columns, self._classifier = self._classifier, None
+            self._writer.append(
+                "classifier", step=self._classifier_step, class_id=np.arange(self._num_classes), **columns
+            )
+
+
+def _cos(a_CD: NDArray[np.float64], b_CD: NDArray[np.float64]) -> NDArray[np.float64]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray((a_CD * b_CD).sum(1) / (np.linalg.norm(a_CD, axis=1) * np.linalg.norm(b_CD, axis=1)))

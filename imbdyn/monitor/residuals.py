@@ -1,0 +1,25 @@
+"""The instrument proves itself: a residual above its threshold is one loud warning."""
+
+from __future__ import annotations
+
+from imbdyn.monitor.problems import Problems
+from imbdyn.monitor.step import GradientReading
+
+#: Residuals above these say that a gradient was not read as it is: float32, and bfloat16 or float16 under autocast,
+#: where p.grad itself is rounded (differences of 2e-3 to 3e-3 of its norm are right there).
+THRESHOLD, THRESHOLD_REDUCED = 1e-4, 2e-2
+
+
+def warn_of_residuals(step: int, reading: GradientReading, problems: Problems) -> None:
+    """Warn of the parameter whose class gradients miss most of what the optimizer sees."""
+    if not reading.residual:
+        return
+    worst = max(reading.residual, key=lambda name: reading.residual[name])
+    threshold = THRESHOLD_REDUCED if reading.reduced_precision else THRESHOLD
+    if reading.residual[worst] > threshold:
+        problems.warn(
+            "residual",
+            f"the class gradients of {worst} do not sum to its gradient at step {step}: residual "
+            f"{reading.residual[worst]:.1e} > {threshold:.0e}; part of the gradient comes from outside monitor.batch "
+            "(a penalty on weights, a batch without labels, gradients left over from an earlier step)",
+        )

@@ -1,0 +1,80 @@
+"""What is known between two optimizer steps, and what is read when the step comes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imbdyn.monitor.gradients import ClassGrams, StepGradients
+from imbdyn.monitor.model import WatchedModel
+from imbdyn.monitor.window import LogitSums
+from imbdyn.ops import parameter_norms
+from imbdyn.statistics.class_gradients import grad_scale, residual
+from imbdyn.taps import Coverage
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GradientReading:
+    """The gradients of one step as the optimizer sees them, read just before it moves the weights."""
+
+    parameters: dict[str, Tensor]
+    """The P parameters that have a gradient."""
+    previous: list[Tensor]
+    """Copies of them, to measure the update by."""
+    grad_norm: Floats
+    """[P], ||p.grad||."""
+    grams: ClassGrams | None
+    """Class gradients of the covered ones among them, times `grad_scale`; None if there are none."""
+    grad_scale: float | None
+    """None if not all micro-batches were read."""
+    residual: dict[str, float]
+    """By covered parameter; empty without a scale."""
+    reduced_precision: bool
+
+
+class OptimizerStep:
+    """Everything that one optimizer step accumulates, from its first micro-batch on."""
+
+    def __init__(self, num_classes: int, ignore_index: int, *, sampled: bool, read_logits: bool) -> None:
+        self.sampled = sampled
+        self.read_logits = read_logits
+        self.batches = 0
+        self.logits = LogitSums(num_classes, ignore_index)
+        self.gradients = StepGradients(num_classes, ignore_index)
+        self.reading: GradientReading | None = None
+
+    def read_gradients(self, model: WatchedModel, coverage: Coverage) -> None:
+        """Fill `reading`: called when the gradients are complete and the weights have not moved."""
+        parameters = {name: p for name, p in model.trainable().items() if p.grad is not None}
+        grads = [_dense(p.grad) for p in parameters.values()]
+        tensors = [p.detach() for p in parameters.values()]
+        grad_norm = parameter_norms(tensors, grads, [None] * len(grads)).tensors[:, 1].cpu().numpy()
+        covered = [name for name in coverage.covered() if name in parameters and self.gradients.has(name)]
+        grams, scale, residuals = None, None, {}
+        if covered:
+            grams = self.gradients.grams(covered)
+            if self.gradients.batches == self.batches:
+                index = {name: i for i, name in enumerate(parameters)}
+                grad_norm_sq = grad_norm[[index[name] for name in covered]] ** 2
+                scale = grad_scale(grams.gram.sum((-2, -1)), grad_norm_sq)
+                residuals = dict(zip(covered, residual(grams.gram, grad_norm_sq, scale).tolist(), strict=True))
+                grams = grams.times(scale)
+        self.reading = GradientReading(
+            dict(zip(parameters, tensors, strict=True)),
+            [tensor.clone() for tensor in tensors],
+            grad_norm,
+            grams,
+            scale,
+            residuals,
+            self.gradients.reduced_precision(),
+        )
+
+
+def _dense(grad: Tensor | None) -> Tensor:
+    assert grad is not None
+    return grad.to_dense() if grad.is_sparse else grad.detach()

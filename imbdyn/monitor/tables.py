@@ -1,0 +1,126 @@
+"""From statistics to rows of the trace: which number goes into which column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imbdyn.monitor.gradients import ClassGrams
+from imbdyn.ops import ClassLogits
+from imbdyn.statistics import class_gradients
+from imbdyn.statistics.features import FeatureSummary
+from imbdyn.statistics.logits import class_rates, overall_rates
+from imbdyn.trace import TraceWriter
+
+Floats = NDArray[np.float64]
+
+#: Up to so many classes the pairs of every parameter are kept; above, those of '*' and of the classifier.
+PAIRS_OF_ALL = 20
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where in the training a row belongs."""
+
+    step: int
+    since_step: int
+    epoch: int | None
+    split: str
+
+    def key(self) -> dict[str, Any]:
+        """Return the columns that `steps` and `classes` share."""
+        return {"step": self.step, "since_step": self.since_step, "epoch": self.epoch, "split": self.split}
+
+
+def absent(values: object) -> Any:
+    """Mask what is not defined (NaN), so that it becomes null in the trace."""
+    return np.ma.masked_invalid(np.asarray(values, dtype=np.float64))
+
+
+def write_logits(writer: TraceWriter, moment: Moment, sums: Floats, **step_columns: Any) -> None:
+    """Write the sums [8, C] of a window or an evaluation to `steps` and `classes`."""
+    per_class = ClassLogits(*sums)
+    count = np.asarray(per_class.count)
+    rates, overall = class_rates(sums), overall_rates(sums)
+    writer.append(
+        "steps",
+        **moment.key(),
+        count=int(count.sum()),
+        loss=_or_null(overall.loss, count.sum() > 0),
+        accuracy=_or_null(overall.accuracy, count.sum() > 0),
+        balanced_accuracy=_or_null(overall.balanced_accuracy, count.sum() > 0),
+        **step_columns,
+    )
+    if count.sum() == 0:
+        return
+    present, predicted = count > 0, np.asarray(per_class.predicted) > 0
+    writer.append(
+        "classes",
+        **moment.key(),
+        class_id=np.arange(len(count)),
+        count=count.astype(np.int64),
+        loss=np.ma.masked_array(rates.loss, ~present),
+        accuracy=np.ma.masked_array(rates.accuracy, ~present),
+        precision=np.ma.masked_array(rates.precision, ~predicted),
+        margin=np.ma.masked_array(rates.margin, ~present),
+        confidence=np.ma.masked_array(rates.confidence, ~present),
+        predicted=np.asarray(per_class.predicted).astype(np.int64),
+        positive_grad=per_class.positive_grad,
+        negative_grad=per_class.negative_grad,
+    )
+
+
+def write_class_gradients(writer: TraceWriter, step: int, grams: ClassGrams, classifier: str | None) -> None:
+    """Write every covered parameter's class gradients, and those of all of them together as '*'."""
+    names = [*grams.parameters, "*"]
+    gram = np.concatenate([grams.gram, grams.gram.sum(0, keepdims=True)])
+    sample_norm_sq = np.concatenate([grams.sample_norm_sq, grams.sample_norm_sq.sum(0, keepdims=True)])
+    numbers = class_gradients.describe(gram, sample_norm_sq, grams.count)
+    classes = len(grams.class_ids)
+    writer.append(
+        "class_gradients",
+        step=step,
+        parameter=np.repeat(names, classes),
+        class_id=np.tile(grams.class_ids, len(names)),
+        count=np.tile(grams.count.astype(np.int64), len(names)),
+        grad_norm=numbers.grad_norm.ravel(),
+        grad_cos_total=absent(numbers.grad_cos_total).ravel(),
+        grad_share=absent(numbers.grad_share).ravel(),
+        sample_norm_sq=sample_norm_sq.ravel(),
+        grad_noise=absent(numbers.grad_noise).ravel(),
+    )
+    kept = [i for i, name in enumerate(names) if classes <= PAIRS_OF_ALL or name in ("*", classifier)]
+    first, second = np.triu_indices(classes, 1)
+    cos = class_gradients.cosines(gram[kept])[:, first, second]
+    writer.append(
+        "class_gradient_pairs",
+        step=step,
+        parameter=np.repeat([names[i] for i in kept], len(first)),
+        class_a=np.tile(grams.class_ids[first], len(kept)),
+        class_b=np.tile(grams.class_ids[second], len(kept)),
+        grad_cos=absent(cos).ravel(),
+    )
+
+
+def write_class_features(
+    writer: TraceWriter, key: dict[str, Any], features: FeatureSummary, train_test_shift: Floats | None
+) -> None:
+    """Write the feature moments of every class that is present in an evaluation."""
+    present = np.flatnonzero(features.count)
+    writer.append(
+        "class_features",
+        **key,
+        class_id=present,
+        count=features.count[present],
+        mean_norm=features.mean_norm[present],
+        within_var=absent(features.within_var[present]),
+        cos_global=absent(features.cos_global[present]),
+        train_test_shift=None if train_test_shift is None else absent(train_test_shift[present]),
+    )
+
+
+def _or_null(value: float, defined: bool) -> float | None:
+    return value if defined else None

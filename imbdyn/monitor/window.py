@@ -1,0 +1,37 @@
+"""Sums of the logits over a window of optimizer steps, or over an evaluation."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from imbdyn.ops import ClassLogits, class_logits
+
+
+class LogitSums:
+    """Adds up `class_logits` of batches on their device; the host is asked once, by `take`."""
+
+    def __init__(self, num_classes: int, ignore_index: int) -> None:
+        self._num_classes = num_classes
+        self._ignore_index = ignore_index
+        self._sums: Tensor | None = None
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Read the logits [N, C] of one batch."""
+        sums = torch.stack(class_logits(logits, labels, ignore_index=self._ignore_index))
+        self._sums = sums if self._sums is None else self._sums.add_(sums)
+
+    def merge(self, other: LogitSums) -> None:
+        """Take over the sums of `other`, which is empty afterwards."""
+        if other._sums is not None:
+            self._sums = other._sums if self._sums is None else self._sums.add_(other._sums)
+            other._sums = None
+
+    def take(self) -> NDArray[np.float64]:
+        """Return the sums [8, C], rows as in `ClassLogits`, and start anew; zeros if nothing was added."""
+        sums, self._sums = self._sums, None
+        if sums is None:
+            return np.zeros((len(ClassLogits._fields), self._num_classes))
+        return sums.cpu().numpy()

@@ -1,0 +1,53 @@
+"""F.conv2d: y[n, o, p] = b[o] + sum_k w[o, k] x_p[n, k], x_p the patch of x under output pixel p."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from imbdyn.taps.registry import NotCovered, Rows, rule
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
+def _padding(padding: str | int | tuple[int, ...], kernel: tuple[int, int], dilation: tuple[int, int]) -> list[int]:
+    """Return (left, right, top, bottom) as F.pad wants them; 'same' puts an odd pixel at the end, as torch does."""
+    if padding == "valid":
+        return [0, 0, 0, 0]
+    if padding == "same":
+        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return [total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2]
+    assert not isinstance(padding, str)
+    vertical, horizontal = _pair(padding)
+    return [horizontal, horizontal, vertical, vertical]
+
+
+@rule(F.conv2d)
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, ...] = 1,
+    padding: str | int | tuple[int, ...] = 0,
+    dilation: int | tuple[int, ...] = 1,
+    groups: int = 1,
+) -> Iterator[tuple[Tensor | None, Callable[[Tensor], Rows]]]:
+    """dL/dw = sum over samples and output pixels of dy (outer) patch; dL/db = sum of dy. Every pixel is a row."""
+    if input.dim() != 4:
+        raise NotCovered("an input without a batch dimension")
+    if groups != 1:
+        raise NotCovered(f"groups={groups}")
+    x = input.detach()
+    kernel = (weight.shape[2], weight.shape[3])
+
+    def weight_rows(dy: Tensor) -> Rows:
+        padded = F.pad(x, _padding(padding, kernel, _pair(dilation)))
+        patches = F.unfold(padded, kernel, dilation=_pair(dilation), stride=_pair(stride))
+        return Rows(patches.mT, dy.flatten(2).mT)
+
+    yield weight, weight_rows
+    yield bias, lambda dy: Rows(dy.new_ones(dy.shape[0], 1, 1), dy.sum((2, 3))[:, None])

@@ -1,0 +1,53 @@
+"""The mode that finds the classifier and reads the features, its input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+class FeatureWatch(TorchFunctionMode):
+    """Remember the last linear function with a parameter of `num_classes` rows: the classifier, and its input.
+
+    Args:
+        names: id of each parameter, to its name.
+        num_classes: C.
+        classifier: name of the classifier's weight where the user gave one: no other function counts then.
+    """
+
+    def __init__(self, names: Mapping[int, str], num_classes: int, classifier: str | None) -> None:
+        super().__init__()
+        self.weight: str | None = None
+        """Name of the classifier's weight, once it was seen."""
+        self.bias: str | None = None
+        self.features: Tensor | None = None
+        """[N, D] (or [N, ..., D]), the classifier's input in the last forward pass."""
+        self._names = names
+        self._num_classes = num_classes
+        self._classifier = classifier
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run `func` as it is, and remember what entered it if it is the classifier."""
+        kwargs = kwargs or {}
+        if func is F.linear:
+            self._remember(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _remember(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+        name = self._names.get(id(weight))
+        if name is None or weight.shape[0] != self._num_classes:
+            return
+        if self._classifier is None or name == self._classifier:
+            self.weight = name
+            self.bias = None if bias is None else self._names.get(id(bias))
+            self.features = input.detach()
