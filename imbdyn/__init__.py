@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from imbdyn import ops, reference, taps
-    from imbdyn.monitor import Monitor
+    from imbdyn.monitor import ImbdynWarning, Monitor
     from imbdyn.trace import Trace, open_trace
 
 __version__ = "0.1.0"
 
-__all__ = ["Monitor", "Trace", "open_trace", "ops", "reference", "taps"]
+__all__ = ["ImbdynWarning", "Monitor", "Trace", "open_trace", "ops", "reference", "taps"]
 
-_HOME = {"Monitor": "imbdyn.monitor", "Trace": "imbdyn.trace", "open_trace": "imbdyn.trace"}
+_HOME = {
+    "ImbdynWarning": "imbdyn.monitor",
+    "Monitor": "imbdyn.monitor",
+    "Trace": "imbdyn.trace",
+    "open_trace": "imbdyn.trace",
+}
 
 
 def __getattr__(name: str) -> Any:

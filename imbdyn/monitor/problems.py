@@ -38,6 +38,8 @@ class Problems:
         """Run a part of the instrument whose failure training must survive."""
         try:
             yield
+        except ImbdynWarning:
+            raise  # the user has made warnings errors
         except Exception as error:
             if self._on_error == "raise":
                 raise

@@ -61,7 +61,7 @@ class OptimizerStep:
             if self.gradients.batches == self.batches:
                 index = {name: i for i, name in enumerate(parameters)}
                 grad_norm_sq = grad_norm[[index[name] for name in covered]] ** 2
-                scale = grad_scale(grams.gram.sum((-2, -1)), grad_norm_sq)
+                scale = grad_scale(grams.gram, grad_norm_sq)
                 residuals = dict(zip(covered, residual(grams.gram, grad_norm_sq, scale).tolist(), strict=True))
                 grams = grams.times(scale)
         self.reading = GradientReading(

@@ -61,24 +61,26 @@ def cosines(gram: Floats) -> Floats:
         return np.clip(_defined(gram / (norm[..., :, None] * norm[..., None, :])), -1.0, 1.0)
 
 
-def grad_scale(total_sq: Floats, grad_norm_sq: Floats) -> float:
-    """Return the factor s with p.grad = s sum_c G_c that most of the gradient agrees on.
+def grad_scale(gram: Floats, grad_norm_sq: Floats) -> float:
+    """Return the factor s with p.grad = s sum_c G_c that the parameters agree on; 1 if nothing can be compared.
 
     Args:
-        total_sq: [P], sum_ab gram[a, b] of each parameter.
+        gram: [P, C, C].
         grad_norm_sq: [P], ||p.grad||^2.
 
-    A loss scale, clipping or an averaged accumulation multiplies every gradient alike, so s^2 is the weighted median
-    of the ratios (weights: ||p.grad||^2): one parameter that is read wrongly does not move it. 1 if nothing is left
-    to compare.
+    A loss scale, clipping or an averaged accumulation multiplies every gradient alike, so s^2 is the median of
+    ||p.grad||^2 / sum_ab gram[a, b]. Each parameter has one vote, worth less the more its classes cancel (the ratio is
+    then mostly rounding): a parameter that is read wrongly does not move it, however large its gradient is.
     """
-    usable = (total_sq > 0) & np.isfinite(total_sq) & np.isfinite(grad_norm_sq) & (grad_norm_sq > 0)
+    total_sq, parts_sq = gram.sum((-2, -1)), _parts_sq(gram)
+    usable = (total_sq > 0) & (grad_norm_sq > 0) & np.isfinite(total_sq) & np.isfinite(grad_norm_sq)
     if not usable.any():
         return 1.0
-    ratio, weight = grad_norm_sq[usable] / total_sq[usable], grad_norm_sq[usable]
+    ratio = grad_norm_sq[usable] / total_sq[usable]
+    vote = total_sq[usable] / parts_sq[usable]
     order = np.argsort(ratio)
-    half = np.searchsorted(np.cumsum(weight[order]), weight.sum() / 2)
-    return float(np.sqrt(ratio[order][min(int(half), len(order) - 1)]))
+    middle = np.searchsorted(np.cumsum(vote[order]), vote.sum() / 2)
+    return float(np.sqrt(ratio[order][min(int(middle), len(order) - 1)]))
 
 
 def residual(gram: Floats, grad_norm_sq: Floats, scale: float) -> Floats:
@@ -87,11 +89,16 @@ def residual(gram: Floats, grad_norm_sq: Floats, scale: float) -> Floats:
     Relative to the parts, not to the whole: where the classes cancel, ||p.grad|| may be 1e-5 of them. 0 where all
     gradients are 0; NaN or inf in a gradient comes out as NaN.
     """
-    norms = np.sqrt(np.maximum(np.diagonal(gram, axis1=-2, axis2=-1), 0.0))
-    parts_sq = (scale * norms.sum(-1)) ** 2
+    parts_sq = scale**2 * _parts_sq(gram)
     difference = np.abs(scale**2 * gram.sum((-2, -1)) - grad_norm_sq)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where((parts_sq == 0) & (difference == 0), 0.0, difference / parts_sq)
+
+
+def _parts_sq(gram: Floats) -> Floats:
+    """(sum_c ||G_c||)^2 of Gram matrices [P, C, C]: [P]."""
+    norms: Floats = np.sqrt(np.maximum(np.diagonal(gram, axis1=-2, axis2=-1), 0.0)).sum(-1)
+    return norms**2
 
 
 def _defined(values: Floats) -> Floats:

@@ -1,0 +1,137 @@
+"""The instrument proves itself: every parameter's Gram matrix sums to ||p.grad||^2, however the loss is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from loops import CLASSES, monitored
+from torch import Tensor, nn
+
+from imbdyn import ImbdynWarning, Monitor, open_trace
+from imbdyn.reference import class_gradients
+
+#: What float32 gives; the sum of squares that the residual compares carries one rounding a product.
+FLOAT32 = 1e-6
+
+WEIGHT = torch.tensor([0.5, 1.0, 2.0, 3.0, 4.0])
+
+
+def with_ignored(labels: Tensor) -> Tensor:
+    return torch.where(torch.arange(len(labels)) % 3 == 0, -100, labels)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])
+@pytest.mark.parametrize("ignored", [False, True], ids=["all", "some ignored"])
+def test_gram_matrices_sum_to_the_gradient_norm(
+    network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path, reduction: str, weight: Tensor | None, ignored: bool
+) -> None:
+    labels = with_ignored(labels) if ignored else labels
+    trace = monitored(
+        network,
+        [(images, labels)] * 3,
+        tmp_path / "run",
+        criterion=lambda z, y: F.cross_entropy(z, y, weight=weight, reduction=reduction),
+    )
+    parameters = trace.parameters
+    assert len(parameters) == 3 * len(list(network.parameters()))
+    assert parameters.residual.notna().all()
+    assert parameters.residual.max() <= FLOAT32
+    np.testing.assert_allclose(trace.steps.grad_scale, 1.0, rtol=1e-5)
+    assert trace.run["coverage"]["share"] == 1.0
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_batches_of_one_and_two(network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path, size: int) -> None:
+    trace = monitored(network, [(images[:size], labels[:size])], tmp_path / "run")
+    assert trace.parameters.residual.max() <= FLOAT32
+    assert trace.class_gradients["count"].max() <= size
+
+
+def test_class_gradients_are_those_of_one_backward_a_class(
+    network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
+    losses = F.cross_entropy(network(images), labels, reduction="none") / len(labels)
+    gradients = class_gradients(losses, labels, CLASSES, network.named_parameters())
+    trace = monitored(network, [(images, labels)], tmp_path / "run")
+    read = trace.class_gradients.set_index(["parameter", "class_id"])
+    pairs = trace.class_gradient_pairs.set_index(["parameter", "class_a", "class_b"])
+    whole = torch.cat([g.flatten(1) for g in gradients.values()], 1).double()
+    for name, g in [*((n, g.flatten(1).double()) for n, g in gradients.items()), ("*", whole)]:
+        norm, total = g.norm(dim=1), g.sum(0)
+        for c in (0, 1, 2, 4):
+            row = read.loc[(name, c)]
+            assert row["count"] == (labels == c).sum()
+            assert row.grad_norm == pytest.approx(float(norm[c]), rel=1e-5)
+            assert row.grad_cos_total == pytest.approx(float(g[c] @ total / norm[c] / total.norm()), abs=1e-5)
+            assert row.grad_share == pytest.approx(float(g[c] @ total / total.square().sum()), abs=1e-4)
+            for b in (1, 2, 4):
+                if c < b:
+                    expected = float(g[c] @ g[b] / norm[c] / norm[b])
+                    assert pairs.loc[(name, c, b)].grad_cos == pytest.approx(expected, abs=1e-5)
+    assert 3 not in trace.class_gradients.class_id.unique(), "an absent class has no row, never a 0"
+
+
+def test_micro_batches_join_into_one_problem(network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path) -> None:
+    halves = [(images[:12], labels[:12]), (images[12:], labels[12:])]
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    joined = monitored(
+        network, halves, tmp_path / "joined", micro_batches=2, criterion=lambda z, y: F.cross_entropy(z, y) / 2
+    )
+    network.load_state_dict(state)
+    network.zero_grad()
+    whole = monitored(network, [(images, labels)], tmp_path / "whole")
+    assert joined.steps[["step", "batches", "gradient_batches"]].to_numpy().tolist() == [[1, 2, 2]]
+    assert joined.parameters.residual.max() <= FLOAT32
+    pairs = joined.class_gradients.merge(whole.class_gradients, on=["parameter", "class_id"])
+    assert len(pairs) == len(whole.class_gradients)
+    np.testing.assert_allclose(pairs.grad_norm_x, pairs.grad_norm_y, rtol=1e-4, atol=1e-7)
+
+
+def test_clipping_is_one_common_scale(network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path) -> None:
+    trace = monitored(network, [(images, labels)], tmp_path / "run", clip=1e-3)
+    step = trace.steps.iloc[0]
+    assert step.grad_norm == pytest.approx(1e-3, rel=1e-4)
+    assert 0 < step.grad_scale < 1
+    assert trace.parameters.residual.max() <= FLOAT32
+    whole = trace.class_gradients[trace.class_gradients.parameter == "*"]
+    assert float((whole.grad_norm * whole.grad_cos_total).sum()) == pytest.approx(1e-3, rel=1e-4)
+
+
+def test_a_loss_scale_is_one_common_scale(network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path) -> None:
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with Monitor(network, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+        with monitor.batch(labels):
+            (1024 * F.cross_entropy(network(images), labels)).backward()
+        for p in network.parameters():
+            assert p.grad is not None
+            p.grad /= 1024
+        optimizer.step()
+    trace = open_trace(tmp_path / "run")
+    assert trace.steps.grad_scale[0] == pytest.approx(1 / 1024, rel=1e-5)
+    assert trace.parameters.residual.max() <= FLOAT32
+
+
+def test_a_gradient_from_elsewhere_is_one_loud_warning(
+    network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with Monitor(network, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+        with monitor.batch(labels):
+            F.cross_entropy(network(images), labels).backward()
+        assert network.head.bias.grad is not None
+        network.head.bias.grad += 1.0
+        with pytest.warns(ImbdynWarning, match=r"class gradients of head\.bias do not sum to its gradient at step 1"):
+            optimizer.step()
+    residual = open_trace(tmp_path / "run").parameters.set_index("parameter").residual
+    assert residual["head.bias"] > 1e-2
+    assert residual.drop("head.bias").max() <= FLOAT32
+
+
+def test_float64_is_exact_to_float64(network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path) -> None:
+    trace = monitored(network.double(), [(images.double(), labels)], tmp_path / "run")
+    assert trace.parameters.residual.max() <= 1e-14

@@ -1,0 +1,221 @@
+"""A user's mistake gets one plain sentence; a failure of the instrument never stops training."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import Mlp
+from loops import CLASSES, train
+from torch import Tensor, nn
+
+from imbdyn import ImbdynWarning, Monitor, open_trace
+from imbdyn.trace import TraceWriter
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return Mlp(features=72)
+
+
+@pytest.fixture
+def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def test_a_label_out_of_range_names_row_and_value(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tmp_path: Path
+) -> None:
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run") as monitor:
+        with pytest.raises(ValueError, match=r"labels\[2\] is 5: a label must be in 0\.\.4"):
+            monitor.batch(torch.tensor([0, 4, 5]))
+        with pytest.raises(ValueError, match=r"labels\[1\] is -1"):
+            monitor.batch(torch.tensor([0, -1, 5]))
+        with pytest.raises(TypeError, match="labels must be int64"):
+            monitor.batch(torch.rand(3, CLASSES))
+
+
+def test_a_step_without_a_batch_is_one_warning(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run") as monitor:
+        with pytest.warns(ImbdynWarning, match=r"optimizer step 1 came without a monitor\.batch"):
+            train(model, [(images, labels)] * 3, optimizer=optimizer)
+        train(model, [(images, labels)], optimizer=optimizer, monitor=monitor)
+    trace = open_trace(tmp_path / "run")
+    assert trace.run["problems"]["step without batch"]["times"] == 3
+    assert trace.steps[["since_step", "step", "count"]].to_numpy().tolist() == [[0, 4, 24]]
+
+
+def test_a_model_without_a_classifier(optimizer: torch.optim.Optimizer, model: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no classifier: no parameter of shape \[num_classes=7, features\]"):
+        Monitor(model, optimizer, 7, tmp_path / "run")
+    with pytest.raises(ValueError, match="classifier='haed' names no layer .* the nearest linear layer is 'head'"):
+        Monitor(model, optimizer, CLASSES, tmp_path / "run", classifier="haed")
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_monitors_on_one_model(model: nn.Module, optimizer: torch.optim.Optimizer, tmp_path: Path) -> None:
+    first = Monitor(model, optimizer, CLASSES, tmp_path / "a")
+    with pytest.raises(ValueError, match="this model has a Monitor already"):
+        Monitor(model, optimizer, CLASSES, tmp_path / "b")
+    first.close()
+    Monitor(model, optimizer, CLASSES, tmp_path / "b").close()
+
+
+def test_an_existing_out_is_never_overwritten(model: nn.Module, optimizer: torch.optim.Optimizer, tmp_path: Path) -> None:
+    Monitor(model, optimizer, CLASSES, tmp_path / "run").close()
+    with pytest.raises(FileExistsError, match="force"):
+        Monitor(model, optimizer, CLASSES, tmp_path / "run")
+    Monitor(model, optimizer, CLASSES, tmp_path / "run", force=True).close()
+
+
+def test_an_output_without_logits(model: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path) -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.inner(x), x
+
+    pair = Pair()
+    optimizer = torch.optim.SGD(pair.parameters(), lr=0.1)
+    with Monitor(pair, optimizer, CLASSES, tmp_path / "a") as monitor:
+        with pytest.raises(TypeError, match=r"the model returns tuple.*logits=lambda output"), monitor.batch(labels):
+            pair(images)
+    with Monitor(pair, optimizer, CLASSES, tmp_path / "b", logits=lambda output: output[0]) as monitor:
+        with monitor.batch(labels):
+            F.cross_entropy(pair(images)[0], labels).backward()
+        optimizer.step()
+    assert open_trace(tmp_path / "b").steps["count"].tolist() == [24]
+
+
+def test_logits_of_another_size_than_the_labels(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
+    with (
+        Monitor(model, optimizer, CLASSES, tmp_path / "run") as monitor,
+        pytest.raises(ValueError, match=r"logits must be \[N, C\] = \[3, 5\] .* got \[24, 5\]"),
+        monitor.batch(labels[:3]),
+    ):
+        model(images)
+
+
+def test_arguments_that_make_no_sense(model: nn.Module, optimizer: torch.optim.Optimizer, tmp_path: Path) -> None:
+    def make(**options: object) -> None:
+        Monitor(model, optimizer, CLASSES, tmp_path / "run", **options)  # type: ignore[arg-type]
+
+    with pytest.raises(ValueError, match="budget must be above 0"):
+        make(budget=0.0)
+    with pytest.raises(ValueError, match="interval must be at least 1"):
+        make(interval=0)
+    with pytest.raises(ValueError, match="class_names must have num_classes=5 names, got 2"):
+        make(class_names=["a", "b"])
+    with pytest.raises(ValueError, match="LBFGS"):
+        Monitor(model, torch.optim.LBFGS(model.parameters()), CLASSES, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_takes_no_reserved_name_and_does_not_nest(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tmp_path: Path
+) -> None:
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run") as monitor:
+        with pytest.raises(ValueError, match='"train" names the training windows'), monitor.evaluate("train"):
+            raise AssertionError("not reached")
+        with monitor.evaluate("test"), pytest.raises(ValueError, match="inside another evaluation"):
+            monitor.evaluate("val").__enter__()
+
+
+def test_an_evaluation_twice_after_a_step_is_read_once(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run") as monitor, torch.no_grad():
+        with monitor.evaluate("test"), monitor.batch(labels):
+            model(images)
+        with (
+            pytest.warns(ImbdynWarning, match=r"evaluate\('test'\) came twice"),
+            monitor.evaluate("test"),
+            monitor.batch(labels),
+        ):
+            model(images)
+    assert len(open_trace(tmp_path / "run").steps) == 1
+
+
+def test_a_full_disk_does_not_stop_training(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(self: TraceWriter) -> None:
+        raise OSError(28, "No space left on device")
+
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+        with monkeypatch.context() as patched:
+            patched.setattr(TraceWriter, "flush_due", lambda _: True)
+            patched.setattr(TraceWriter, "flush", full)
+            with pytest.warns(ImbdynWarning, match="training goes on: OSError.*No space left"):
+                train(model, [(images, labels)] * 3, optimizer=optimizer, monitor=monitor)
+    trace = open_trace(tmp_path / "run")
+    assert trace.steps.step.tolist() == [1, 2, 3], "the disk had room again when the run ended: nothing is lost"
+    assert sum(problem["times"] for problem in trace.run["problems"].values()) == 3
+
+
+def test_on_error_raise_lets_the_failure_through(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", on_error="raise") as monitor:
+        monkeypatch.setattr(TraceWriter, "flush_due", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(model, [(images, labels)], optimizer=optimizer, monitor=monitor)
+
+
+SCRIPT = """
+import sys, torch, torch.nn as nn, torch.nn.functional as F, imbdyn
+model = nn.Linear(4, 3)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+monitor = imbdyn.Monitor(model, optimizer, 3, sys.argv[1], interval=1)
+for step in range(5):
+    y = torch.tensor([0, 1, 2])
+    with monitor.batch(y):
+        F.cross_entropy(model(torch.randn(3, 4)), y).backward()
+    optimizer.step()
+    if step == 3:
+        {end}
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [("raise KeyboardInterrupt", "interrupted"), ("raise RuntimeError('x')", "failed"), ("sys.exit()", "finished")],
+)
+def test_a_run_that_is_left_without_close_loses_nothing(tmp_path: Path, end: str, status: str) -> None:
+    subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(end=end), str(tmp_path / "run")], check=False, capture_output=True, timeout=120
+    )
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == status
+    assert open_trace(tmp_path / "run").steps.step.tolist() == [1, 2, 3, 4]
+
+
+def test_an_exception_inside_a_batch_leaves_no_mode_on(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+        with pytest.raises(RuntimeError, match="mine"), monitor.batch(labels):
+            model(images)
+            raise RuntimeError("mine")
+        assert torch.overrides._get_current_function_mode() is None
+        train(model, [(images, labels)], optimizer=optimizer, monitor=monitor)
