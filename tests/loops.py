@@ -42,7 +42,9 @@ def train(
             optimizer.zero_grad()
 
 
-def monitored(model: nn.Module, batches: Batches, out: Path, *, interval: int | None = 1, **options: Any) -> imbdyn.Trace:
+def monitored(
+    model: nn.Module, batches: Batches, out: Path, *, interval: int | None = 1, **options: Any
+) -> imbdyn.Trace:
     """Train under a Monitor that samples every step; return its trace. Options are those of `train`."""
     optimizer = options.pop("optimizer", None) or torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     ignore_index = options.pop("ignore_index", -100)

@@ -103,17 +103,16 @@ class StepGradients:
                 first += count
         several_rows = first != sum(label.shape[0] for label in labels)
         gram, norms = class_gram(
-            torch.cat(inputs),
-            torch.cat(grad_outputs),
-            torch.cat(labels),
-            present,
-            torch.cat(samples) if several_rows else None,
+            _cat(inputs), _cat(grad_outputs), _cat(labels), present, _cat(samples) if several_rows else None
         )
         return gram.cpu().numpy(), norms.cpu().numpy()
 
 
 def _join(uses: list[Rows]) -> Rows:
     """Make one problem of several uses of a parameter in one batch: a sample's gradient is the sum over all of them."""
-    if len(uses) == 1:
-        return uses[0]
-    return Rows(torch.cat([use.inputs for use in uses], 1), torch.cat([use.grad_outputs for use in uses], 1))
+    return Rows(_cat([use.inputs for use in uses], 1), _cat([use.grad_outputs for use in uses], 1))
+
+
+def _cat(tensors: list[Tensor], dim: int = 0) -> Tensor:
+    """Concatenate without the copy that torch.cat makes of a single tensor."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim)

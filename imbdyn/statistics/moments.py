@@ -13,10 +13,6 @@ def merge(a: ClassMoments, b: ClassMoments) -> ClassMoments:
     Source: Chan, Golub, LeVeque (1979).
     """
     count = a.count + b.count
-    share_b = (b.count / count.clamp(min=1)).to(a.mean.dtype)[:, None]
+    n_a, n_b, n = (c.to(a.mean.dtype)[:, None] for c in (a.count, b.count, count.clamp(min=1)))
     delta = b.mean - a.mean
-    return ClassMoments(
-        count,
-        a.mean + delta * share_b,
-        a.m2 + b.m2 + delta.square() * share_b * a.count.to(a.mean.dtype)[:, None],
-    )
+    return ClassMoments(count, a.mean + delta * n_b / n, a.m2 + b.m2 + delta.square() * n_a * n_b / n)

@@ -56,7 +56,9 @@ class Table:
 _NAME = pa.dictionary(pa.int32(), pa.string())
 _INT, _REAL, _CLASS = pa.int64(), pa.float64(), pa.int32()
 
-_STEP = Column("step", _INT, "optimizer steps", "number of optimizer steps done, from 1; an evaluation has the last one")
+_STEP = Column(
+    "step", _INT, "optimizer steps", "number of optimizer steps done, from 1; an evaluation has the last one"
+)
 _SINCE = Column("since_step", _INT, "optimizer steps", "sums run over since_step < s <= step")
 _EPOCH = Column("epoch", _INT, "epochs", "monitor.epoch when the row was made")
 _SPLIT = Column("split", _NAME, "", "'train' for training windows, else the name given to monitor.evaluate()")
@@ -79,16 +81,36 @@ STEPS = Table(
         _EPOCH,
         _SPLIT,
         Column("count", _INT, "samples", "samples whose logits were read"),
-        Column("loss", _REAL, "nats", "mean of -log p_y over those samples (plain cross-entropy, whatever the criterion)"),
+        Column(
+            "loss",
+            _REAL,
+            "nats",
+            "mean of -log p_y over those samples (plain cross-entropy, whatever the criterion)",
+        ),
         Column("accuracy", _REAL, "share", "share of samples with argmax z = y"),
         Column("balanced_accuracy", _REAL, "share", "mean recall of the classes that are present"),
         Column("grad_norm", _REAL, "", "||g|| of all parameters as the optimizer saw it; null when not sampled"),
         Column("lr", _REAL, "", "learning rate of the first parameter group"),
-        Column("step_seconds", _REAL, "s", "mean wall-clock time of an optimizer step of the window, all included"),
+        Column(
+            "step_seconds",
+            _REAL,
+            "s",
+            "mean wall-clock time of an optimizer step of the window, all included",
+        ),
         Column("overhead_seconds", _REAL, "s", "what instrumentation took in the whole window, part of that time"),
-        Column("grad_scale", _REAL, "", "common factor s with p.grad = s sum_c G_c (loss scale, clipping, averaging)"),
+        Column(
+            "grad_scale",
+            _REAL,
+            "",
+            "common factor s with p.grad = s sum_c G_c (loss scale, clipping, averaging)",
+        ),
         Column("sampled", pa.bool_(), "", "whether class gradients were read in this step"),
-        Column("batches", _INT, "batches", "monitor.batch calls of this step (micro-batches), or of the evaluation"),
+        Column(
+            "batches",
+            _INT,
+            "batches",
+            "monitor.batch calls of this step (micro-batches), or of the evaluation",
+        ),
         Column("gradient_batches", _INT, "batches", "how many of them are in the class gradients"),
     ),
 )
@@ -129,7 +151,10 @@ PARAMETERS = Table(
         Column("cos_weight_update", _REAL, "", "<w, dw> / (||w|| ||dw||), w after the step"),
         Column("rotation", _REAL, "rad", "angle between w before and after the step", _ROTATION),
         Column(
-            "residual", _REAL, "", "|sum_ab <G_a, G_b> - ||p.grad||^2| / (sum_c ||G_c||)^2; null if not covered"
+            "residual",
+            _REAL,
+            "",
+            "|sum_ab <G_a, G_b> - ||p.grad||^2| / (sum_c ||G_c||)^2; null if not covered",
         ),
     ),
 )
@@ -143,10 +168,26 @@ CLASS_GRADIENTS = Table(
         _PARAMETER,
         _CLASS_ID,
         Column("count", _INT, "samples", "n_c: samples of the class in the step; classes without any have no row"),
-        Column("grad_norm", _REAL, "", "||G_c||; carries n_c/N: a contribution, not a mean", "Francazi et al. 2023, arXiv 2207.00391"),
+        Column(
+            "grad_norm",
+            _REAL,
+            "",
+            "||G_c||; carries n_c/N: a contribution, not a mean",
+            "Francazi et al. 2023, arXiv 2207.00391",
+        ),
         Column("grad_cos_total", _REAL, "", "cos(G_c, g)"),
-        Column("grad_share", _REAL, "share", "<G_c, g> / ||g||^2; sums to 1 over classes, negative if c opposes the step"),
-        Column("sample_norm_sq", _REAL, "", "sum over samples i of class c of ||g_i||^2, g_i the sample's part of g"),
+        Column(
+            "grad_share",
+            _REAL,
+            "share",
+            "<G_c, g> / ||g||^2; sums to 1 over classes, negative if c opposes the step",
+        ),
+        Column(
+            "sample_norm_sq",
+            _REAL,
+            "",
+            "sum over samples i of class c of ||g_i||^2, g_i the sample's part of g",
+        ),
         Column(
             "grad_noise",
             _REAL,
@@ -166,7 +207,13 @@ CLASS_GRADIENT_PAIRS = Table(
         _PARAMETER,
         Column("class_a", _CLASS, "class", "index of the first class, class_a < class_b"),
         Column("class_b", _CLASS, "class", "index of the second class"),
-        Column("grad_cos", _REAL, "", "cos(G_a, G_b); below 0 the classes are in conflict", "Yu et al. 2020, arXiv 2001.06782"),
+        Column(
+            "grad_cos",
+            _REAL,
+            "",
+            "cos(G_a, G_b); below 0 the classes are in conflict",
+            "Yu et al. 2020, arXiv 2001.06782",
+        ),
     ),
 )
 
@@ -183,14 +230,20 @@ FEATURES = Table(
             "nc1",
             _REAL,
             "",
-            "tr(S_W pinv(S_B)) / K; S_W pooled over samples, S_B unweighted over classes about the mean of class means; "
-            "null when the features of the evaluation passed the memory bound",
+            "tr(S_W pinv(S_B)) / K; S_W pooled over samples, S_B unweighted over classes about the mean of class "
+            "means; null when the features of the evaluation passed the memory bound",
             _PAPYAN,
         ),
         Column("nc2_norm", _REAL, "", "std / mean of ||mu_c - mu_G||", _PAPYAN),
         Column("nc2_angle", _REAL, "", "mean over pairs of |cos(mu_a - mu_G, mu_b - mu_G) + 1/(K-1)|", _PAPYAN),
         Column("nc3", _REAL, "", "||W/||W||_F - M/||M||_F||_F^2, M the centred class means", _PAPYAN),
-        Column("nc4", _REAL, "share", "share of samples where argmax z is not the nearest class mean; null as nc1", _PAPYAN),
+        Column(
+            "nc4",
+            _REAL,
+            "share",
+            "share of samples where argmax z is not the nearest class mean; null as nc1",
+            _PAPYAN,
+        ),
     ),
 )
 
@@ -228,7 +281,13 @@ CLASSIFIER = Table(
         Column("row_norm", _REAL, "", "||w_c||", "Kang et al. 2020, arXiv 1910.09217"),
         Column("bias", _REAL, "logits", "b_c; null without a bias"),
         Column("row_update_norm", _REAL, "", "||dw_c||; null when not sampled"),
-        Column("row_rotation", _REAL, "rad", "angle between w_c before and after the step; null when not sampled", _ROTATION),
+        Column(
+            "row_rotation",
+            _REAL,
+            "rad",
+            "angle between w_c before and after the step; null when not sampled",
+            _ROTATION,
+        ),
         Column(
             "cos_class_mean",
             _REAL,

@@ -28,7 +28,13 @@ def with_ignored(labels: Tensor) -> Tensor:
 @pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])
 @pytest.mark.parametrize("ignored", [False, True], ids=["all", "some ignored"])
 def test_gram_matrices_sum_to_the_gradient_norm(
-    network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path, reduction: str, weight: Tensor | None, ignored: bool
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    tmp_path: Path,
+    reduction: str,
+    weight: Tensor | None,
+    ignored: bool,
 ) -> None:
     labels = with_ignored(labels) if ignored else labels
     trace = monitored(
@@ -76,7 +82,9 @@ def test_class_gradients_are_those_of_one_backward_a_class(
     assert 3 not in trace.class_gradients.class_id.unique(), "an absent class has no row, never a 0"
 
 
-def test_micro_batches_join_into_one_problem(network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path) -> None:
+def test_micro_batches_join_into_one_problem(
+    network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
     halves = [(images[:12], labels[:12]), (images[12:], labels[12:])]
     state = {name: value.clone() for name, value in network.state_dict().items()}
     joined = monitored(

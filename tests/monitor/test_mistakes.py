@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Mlp
 from loops import CLASSES, train
+from networks import Mlp
 from torch import Tensor, nn
 
 from imbdyn import ImbdynWarning, Monitor, open_trace
@@ -55,7 +55,7 @@ def test_a_step_without_a_batch_is_one_warning(
 def test_a_model_without_a_classifier(optimizer: torch.optim.Optimizer, model: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no classifier: no parameter of shape \[num_classes=7, features\]"):
         Monitor(model, optimizer, 7, tmp_path / "run")
-    with pytest.raises(ValueError, match="classifier='haed' names no layer .* the nearest linear layer is 'head'"):
+    with pytest.raises(ValueError, match=r"classifier='haed' names no layer .* the nearest linear layer is 'head'"):
         Monitor(model, optimizer, CLASSES, tmp_path / "run", classifier="haed")
     assert not (tmp_path / "run").exists()
 
@@ -68,7 +68,9 @@ def test_two_monitors_on_one_model(model: nn.Module, optimizer: torch.optim.Opti
     Monitor(model, optimizer, CLASSES, tmp_path / "b").close()
 
 
-def test_an_existing_out_is_never_overwritten(model: nn.Module, optimizer: torch.optim.Optimizer, tmp_path: Path) -> None:
+def test_an_existing_out_is_never_overwritten(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tmp_path: Path
+) -> None:
     Monitor(model, optimizer, CLASSES, tmp_path / "run").close()
     with pytest.raises(FileExistsError, match="force"):
         Monitor(model, optimizer, CLASSES, tmp_path / "run")
@@ -86,9 +88,12 @@ def test_an_output_without_logits(model: nn.Module, images: Tensor, labels: Tens
 
     pair = Pair()
     optimizer = torch.optim.SGD(pair.parameters(), lr=0.1)
-    with Monitor(pair, optimizer, CLASSES, tmp_path / "a") as monitor:
-        with pytest.raises(TypeError, match=r"the model returns tuple.*logits=lambda output"), monitor.batch(labels):
-            pair(images)
+    with (
+        Monitor(pair, optimizer, CLASSES, tmp_path / "a") as monitor,
+        pytest.raises(TypeError, match=r"the model returns tuple.*logits=lambda output"),
+        monitor.batch(labels),
+    ):
+        pair(images)
     with Monitor(pair, optimizer, CLASSES, tmp_path / "b", logits=lambda output: output[0]) as monitor:
         with monitor.batch(labels):
             F.cross_entropy(pair(images)[0], labels).backward()
@@ -155,15 +160,15 @@ def test_a_full_disk_does_not_stop_training(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def full(self: TraceWriter) -> None:
+    def full(_writer: TraceWriter) -> None:
         raise OSError(28, "No space left on device")
 
-    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
-        with monkeypatch.context() as patched:
-            patched.setattr(TraceWriter, "flush_due", lambda _: True)
-            patched.setattr(TraceWriter, "flush", full)
-            with pytest.warns(ImbdynWarning, match="training goes on: OSError.*No space left"):
-                train(model, [(images, labels)] * 3, optimizer=optimizer, monitor=monitor)
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor, monkeypatch.context() as patched:
+        patched.setattr(TraceWriter, "flush_due", lambda _: True)
+        patched.setattr(TraceWriter, "flush", full)
+        with pytest.warns(ImbdynWarning, match=r"training goes on: OSError.*No space left"):
+            train(model, [(images, labels)] * 3, optimizer=optimizer, monitor=monitor)
+        patched.undo()
     trace = open_trace(tmp_path / "run")
     assert trace.steps.step.tolist() == [1, 2, 3], "the disk had room again when the run ended: nothing is lost"
     assert sum(problem["times"] for problem in trace.run["problems"].values()) == 3
@@ -204,7 +209,10 @@ for step in range(5):
 )
 def test_a_run_that_is_left_without_close_loses_nothing(tmp_path: Path, end: str, status: str) -> None:
     subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(end=end), str(tmp_path / "run")], check=False, capture_output=True, timeout=120
+        [sys.executable, "-c", SCRIPT.format(end=end), str(tmp_path / "run")],
+        check=False,
+        capture_output=True,
+        timeout=120,
     )
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == status
     assert open_trace(tmp_path / "run").steps.step.tolist() == [1, 2, 3, 4]
@@ -213,9 +221,12 @@ def test_a_run_that_is_left_without_close_loses_nothing(tmp_path: Path, end: str
 def test_an_exception_inside_a_batch_leaves_no_mode_on(
     model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, tmp_path: Path
 ) -> None:
+    def fails(x: Tensor) -> None:
+        model(x)
+        raise RuntimeError("mine")
+
     with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
         with pytest.raises(RuntimeError, match="mine"), monitor.batch(labels):
-            model(images)
-            raise RuntimeError("mine")
+            fails(images)
         assert torch.overrides._get_current_function_mode() is None
         train(model, [(images, labels)], optimizer=optimizer, monitor=monitor)

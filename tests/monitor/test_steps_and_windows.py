@@ -117,7 +117,9 @@ def test_run_json_says_what_ran(trained: imbdyn.Trace) -> None:
     assert run["problems"] == {}
 
 
-def test_parameter_motion_is_that_of_the_step(network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path) -> None:
+def test_parameter_motion_is_that_of_the_step(
+    network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     trace = monitored(network, [(images, labels)], tmp_path / "run")
     rows = trace.parameters.set_index("parameter")
@@ -132,7 +134,9 @@ def test_parameter_motion_is_that_of_the_step(network: nn.Module, images: Tensor
 
 def test_mixing_layers_are_listed(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
     model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, CLASSES))
-    with pytest.warns(imbdyn.ImbdynWarning, match=r"cover 98\.0%.*1\.weight \(torch\.nn\.functional\.batch_norm has no rule"):
+    with pytest.warns(
+        imbdyn.ImbdynWarning, match=r"cover 98\.0%.*1\.weight \(torch\.nn\.functional\.batch_norm has no rule"
+    ):
         trace = monitored(model, [(images, labels)], tmp_path / "run")
     assert trace.run["mixing_layers"] == ["1"]
     assert trace.run["coverage"]["parameters"]["1.weight"]["covered"] is False

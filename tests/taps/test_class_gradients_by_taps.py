@@ -105,7 +105,9 @@ def test_sample_norms_are_those_of_one_backward_a_sample(network: nn.Module, ima
         for i, p in enumerate(network.parameters()):
             assert p.grad is not None
             expected[i, y] += p.grad.double().square().sum()
-    torch.testing.assert_close(torch.as_tensor(read.sample_norm_sq), expected[:, torch.as_tensor(read.class_ids)], rtol=1e-5, atol=1e-12)
+    torch.testing.assert_close(
+        torch.as_tensor(read.sample_norm_sq), expected[:, torch.as_tensor(read.class_ids)], rtol=1e-5, atol=1e-12
+    )
 
 
 def test_frozen_parameters_are_left_alone(images: Tensor, labels: Tensor) -> None:
@@ -125,11 +127,18 @@ def test_frozen_parameters_are_left_alone(images: Tensor, labels: Tensor) -> Non
     [
         (nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.Flatten(), nn.Linear(64, CLASSES)), "0.weight", "groups=2"),
         (nn.Sequential(nn.Flatten(), nn.LayerNorm(72), nn.Linear(72, CLASSES)), "1.weight", "layer_norm has no rule"),
-        (nn.Sequential(nn.Flatten(0, 1), nn.Linear(6, 6), nn.Unflatten(0, (24, 2)), nn.Flatten(), nn.Linear(72, CLASSES)),
-         "1.weight", "first dimension of (48, 6, 6) is not the batch of 24"),
+        (
+            nn.Sequential(
+                nn.Flatten(0, 1), nn.Linear(6, 6), nn.Unflatten(0, (24, 2)), nn.Flatten(), nn.Linear(72, CLASSES)
+            ),
+            "1.weight",
+            "first dimension of (48, 6, 6) is not the batch of 24",
+        ),
     ],
 )
-def test_what_cannot_be_read_is_named(model: nn.Module, parameter: str, reason: str, images: Tensor, labels: Tensor) -> None:
+def test_what_cannot_be_read_is_named(
+    model: nn.Module, parameter: str, reason: str, images: Tensor, labels: Tensor
+) -> None:
     watch, coverage = watched(model, images, labels)
     assert parameter not in coverage.covered()
     assert reason in coverage.refused[parameter]

@@ -40,7 +40,7 @@ def class_gram(
         labels: int64 [R], class of each row, in 0..num_classes-1 or `ignore_index`.
         num_classes: C, at least 1.
         samples: int64 [R], the sample each row (token, pixel) belongs to; None when every row is a sample.
-            Rows of one sample must be neighbours.
+            Cheapest when samples ascend and each has equally many rows.
         ignore_index: label of rows that count nowhere.
 
     Returns:
@@ -53,15 +53,11 @@ def class_gram(
     check_rows("inputs", inputs, labels)
     check_rows("grad_outputs", grad_outputs, labels)
     if inputs.dtype != grad_outputs.dtype:
-        raise TypeError(
-            f"inputs and grad_outputs need one dtype, got {inputs.dtype} and {grad_outputs.dtype}"
-        )
+        raise TypeError(f"inputs and grad_outputs need one dtype, got {inputs.dtype} and {grad_outputs.dtype}")
     if samples is not None and samples.shape != labels.shape:
         raise ValueError(f"samples must be [R] with R={labels.shape[0]}, got {tuple(samples.shape)}")
     return ClassGram(
-        *torch.ops.imbdyn.class_gram(
-            inputs.detach(), grad_outputs.detach(), labels, num_classes, samples, ignore_index
-        )
+        *torch.ops.imbdyn.class_gram(inputs.detach(), grad_outputs.detach(), labels, num_classes, samples, ignore_index)
     )
 
 
@@ -84,6 +80,4 @@ define(
     "int ignore_index) -> (Tensor, Tensor)",
     _fake,
 )
-implement(
-    "class_gram", "portable", "any", "plain torch: gram way or direct way, by shape", class_gram_portable
-)
+implement("class_gram", "portable", "any", "plain torch: gram way or direct way, by shape", class_gram_portable)

@@ -40,14 +40,14 @@ def class_gram_portable(
         samples = None if samples is None else samples[counted]
     if inputs.element_size() < 4:  # bf16 and fp16 products need float32 sums
         inputs, grad_outputs = inputs.float(), grad_outputs.float()
-    present, local = labels.unique(return_inverse=True)
+    per_class = labels.bincount(minlength=num_classes)
+    present = per_class.nonzero()[:, 0]
+    local = labels if present.numel() == num_classes else (per_class > 0).cumsum(0)[labels] - 1
     gram = inputs.new_zeros((num_classes, num_classes), dtype=torch.float64)
     sample_norm_sq = inputs.new_zeros(num_classes, dtype=torch.float64)
     if present.numel():
         rows_per_sample = 1 if samples is None else _uniform_rows(samples, local)
-        way = _cheapest(
-            inputs.shape[1], grad_outputs.shape[1], labels.shape[0], present.numel(), rows_per_sample
-        )
+        way = _cheapest(inputs.shape[1], grad_outputs.shape[1], labels.shape[0], present.numel(), rows_per_sample)
         small, norms = way(inputs, grad_outputs, local, present.numel(), samples, rows_per_sample)
         gram[present[:, None], present] = small
         sample_norm_sq[present] = norms
@@ -55,13 +55,13 @@ def class_gram_portable(
 
 
 def _uniform_rows(samples: Tensor, labels: Tensor) -> int:
-    """Return L when every sample has L neighbouring rows of one class, else 0."""
-    of_sample = samples.unique_consecutive(return_counts=True)[1]
-    rows = int(of_sample[0])
-    if not bool((of_sample == rows).all()) or samples.unique().numel() != of_sample.numel():
+    """Return L when the samples ascend and each has L neighbouring rows of one class, else 0."""
+    rows = int((samples == samples[0]).sum())
+    if samples.shape[0] % rows:
         return 0
-    by_sample = labels.view(-1, rows)
-    return rows if bool((by_sample == by_sample[:, :1]).all()) else 0
+    by_sample, by_label = samples.view(-1, rows), labels.view(-1, rows)
+    uniform = (by_sample == by_sample[:, :1]).all() & (by_label == by_label[:, :1]).all()
+    return rows if bool(uniform & (by_sample[1:, 0] > by_sample[:-1, 0]).all()) else 0
 
 
 #: (inputs [R, I], grad_outputs [R, O], labels [R] in 0..P-1, P, samples [R] or None, L) -> (gram [P, P], norms [P])
@@ -111,9 +111,7 @@ def _direct_way(
     step = max(1, _SCRATCH // (present * a_RI.shape[1]))
     for start in range(0, d_RO.shape[1], step):
         outputs = slice(start, start + step)
-        slice_P = torch.stack(
-            [(d[:, outputs].T @ a).flatten() for a, d in zip(a_by_class, d_by_class, strict=True)]
-        )
+        slice_P = torch.stack([(d[:, outputs].T @ a).flatten() for a, d in zip(a_by_class, d_by_class, strict=True)])
         _add_products(gram_PP, slice_P)
     norm_R = a_RI.double().square().sum(1) * d_RO.double().square().sum(1)
     return gram_PP, norm_R.new_zeros(present).index_add_(0, y_R, norm_R)

@@ -1,0 +1,10 @@
+"""The trace of a run: one folder of Parquet tables and a run.json, written while the model trains.
+
+The format is described in docs/trace-format.md; `schema` names every table and column.
+"""
+
+from imbdyn.trace.reader import Trace, open_trace
+from imbdyn.trace.run_file import TraceError
+from imbdyn.trace.writer import TraceWriter
+
+__all__ = ["Trace", "TraceError", "TraceWriter", "open_trace"]

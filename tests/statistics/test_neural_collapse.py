@@ -1,0 +1,62 @@
+"""Closed forms: the simplex equiangular tight frame, and scatter matrices inverted in full."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from imbdyn.statistics.neural_collapse import geometry, nc1, nc4
+
+
+def simplex(classes: int, features: int) -> np.ndarray:
+    """Rows of length 1 whose pairwise cosine is -1/(K-1), rotated into [K, D]."""
+    frame = np.eye(classes) - 1 / classes
+    rotation = np.linalg.qr(np.random.default_rng(0).standard_normal((features, classes)))[0]
+    return np.sqrt(classes / (classes - 1)) * frame @ rotation.T
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_a_simplex_with_its_dual_classifier_has_collapsed(classes: int) -> None:
+    means = simplex(classes, 16)
+    g = geometry(5 * means + 3.0, 0.1 * means)
+    np.testing.assert_allclose(g, 0, atol=1e-12)
+
+
+def test_an_orthogonal_frame_is_no_simplex_before_centring_but_is_one_after() -> None:
+    assert geometry(np.eye(4, 8), np.eye(4, 8)).nc2_angle == pytest.approx(0, abs=1e-12)
+    stretched = np.diag([1.0, 1.0, 1.0, 5.0])
+    g = geometry(stretched, stretched)
+    assert g.nc2_norm > 0.3
+    assert g.nc2_angle > 0.1
+
+
+def test_nc1_is_the_trace_with_the_pseudo_inverse() -> None:
+    rng = np.random.default_rng(1)
+    counts = [50, 20, 5, 3]
+    y = np.repeat(np.arange(4), counts)
+    h = rng.standard_normal((4, 8))[y] * 3 + rng.standard_normal((len(y), 8))
+    means = np.stack([h[y == c].mean(0) for c in range(4)])
+    within = (h - means[y]).T @ (h - means[y]) / len(y)
+    centred = means - means.mean(0)
+    between = centred.T @ centred / 4
+    expected = np.trace(within @ np.linalg.pinv(between, rcond=1e-10)) / 4
+    assert nc1(h, y, means) == pytest.approx(expected, rel=1e-9)
+
+
+def test_nc1_of_collapsed_features_is_zero() -> None:
+    means = simplex(3, 5)
+    y = np.array([0, 0, 1, 2])
+    assert nc1(means[y], y, means) == pytest.approx(0, abs=1e-25)
+
+
+def test_without_two_classes_or_directions_nothing_is_defined() -> None:
+    assert np.isnan(geometry(np.ones((1, 4)), np.ones((1, 4)))).all()
+    assert np.isnan(geometry(np.ones((3, 4)), np.ones((3, 4)))).all()
+    assert np.isnan(nc1(np.ones((2, 4)), np.array([0, 1]), np.ones((2, 4))))
+
+
+def test_nc4_counts_disagreement_with_the_nearest_mean() -> None:
+    means = np.array([[0.0, 0.0], [10.0, 0.0]])
+    h = np.array([[1.0, 0.0], [9.0, 0.0], [4.0, 0.0], [6.0, 0.0]])
+    assert nc4(h, np.array([0, 1, 0, 1]), means) == 0
+    assert nc4(h, np.array([0, 0, 1, -1]), means) == 0.75

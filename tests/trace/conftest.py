@@ -1,0 +1,78 @@
+"""Rows for every table, made from the schema: names, numbers, nulls, NaN and infinities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from imbdyn.trace import Trace, TraceWriter, open_trace
+from imbdyn.trace.schema import TABLES
+
+#: Out of order on purpose, with what CSV and spreadsheets trip over.
+NAMES = ["net.weight", "*", '=1+1,"x"', "café\n"]
+SPECIAL = [np.nan, np.inf, -np.inf, -0.0]
+
+
+def _columns(table: str, step: int) -> dict[str, Any]:
+    """Four rows of a table in one step."""
+    random = np.random.default_rng(step)
+    columns: dict[str, Any] = {}
+    for column in TABLES[table].columns:
+        if column.name == "step":
+            columns[column.name] = step
+        elif pa.types.is_dictionary(column.type):
+            columns[column.name] = NAMES
+        elif column.type == pa.int32():
+            columns[column.name] = random.permutation(4)
+        elif column.type == pa.int64():
+            columns[column.name] = random.integers(-(2**62), 2**62, 4)
+        elif column.type == pa.bool_():
+            columns[column.name] = np.ma.masked_array([True, False, True, True], [False, False, True, False])
+        else:
+            values = random.permutation([random.normal(), SPECIAL[step % 4], random.normal(), 1e-300])
+            columns[column.name] = np.ma.masked_array(values, random.permutation([True, False, False, False]))
+    return columns
+
+
+def _rows(table: str, steps: range) -> list[dict[str, Any]]:
+    """The rows of those steps as plain Python, sorted by key: what a reader must return."""
+    rows = []
+    for step in steps:
+        lists = {
+            name: value.tolist() if isinstance(value, np.ndarray) else [value] * 4 if name == "step" else value
+            for name, value in _columns(table, step).items()
+        }
+        rows += [{name: values[i] for name, values in lists.items()} for i in range(4)]
+    return sorted(rows, key=lambda row: [row[name] for name in TABLES[table].key])
+
+
+@pytest.fixture
+def columns() -> Callable[[str, int], dict[str, Any]]:
+    return _columns
+
+
+@pytest.fixture
+def rows() -> Callable[[str, range], list[dict[str, Any]]]:
+    return _rows
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> TraceWriter:
+    return TraceWriter(tmp_path / "run")
+
+
+@pytest.fixture
+def trace(writer: TraceWriter) -> Trace:
+    """Steps 1 to 8 of every table, in two parts each."""
+    for step in range(1, 9):
+        for table in TABLES:
+            writer.append(table, **_columns(table, step))
+        if step == 3:
+            writer.flush()
+    writer.close("finished")
+    return open_trace(writer.path)
