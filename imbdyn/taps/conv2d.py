@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -42,12 +43,24 @@ def conv2d(
     if groups != 1:
         raise NotCovered(f"groups={groups}")
     x = input.detach()
-    kernel = (weight.shape[2], weight.shape[3])
+    (kernel_h, kernel_w), (stride_h, stride_w), (dilation_h, dilation_w) = (
+        weight.shape[2:],
+        _pair(stride),
+        _pair(dilation),
+    )
+    pad = _padding(padding, (kernel_h, kernel_w), (dilation_h, dilation_w))
 
     def weight_rows(dy: Tensor) -> Rows:
-        padded = F.pad(x, _padding(padding, kernel, _pair(dilation)))
-        patches = F.unfold(padded, kernel, dilation=_pair(dilation), stride=_pair(stride))
-        return Rows(patches.mT, dy.flatten(2).mT)
+        # Channels last, so that a patch is copied in runs of C values: five times as fast as F.unfold here. The order
+        # within a patch is then not that of the weight, which no inner product of class gradients sees.
+        x_NHWC = F.pad(x.permute(0, 2, 3, 1), (0, 0, *pad))
+        high, wide = (dy.shape[2] - 1) * stride_h + 1, (dy.shape[3] - 1) * stride_w + 1
+        shifted = [
+            x_NHWC[:, top : top + high : stride_h, left : left + wide : stride_w]
+            for top in range(0, kernel_h * dilation_h, dilation_h)
+            for left in range(0, kernel_w * dilation_w, dilation_w)
+        ]
+        return Rows(torch.cat(shifted, 3).flatten(1, 2), dy.permute(0, 2, 3, 1).flatten(1, 2))
 
     yield weight, weight_rows
     yield bias, lambda dy: Rows(dy.new_ones(dy.shape[0], 1, 1), dy.sum((2, 3))[:, None])

@@ -1,0 +1,116 @@
+"""imbdyn run: train the built-in experiment and show what each class did."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from imbdyn.cli._errors import UserError
+from imbdyn.cli._report import print_report
+
+if TYPE_CHECKING:
+    from imbdyn.experiments.data import ImageData
+    from imbdyn.experiments.train import Run
+
+
+@click.command("run")
+@click.argument("experiment", metavar="[PRESET | CONFIG.toml]", default="default")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder of the traces; they go to OUT/NAME-seedN/{balanced,imbalanced,scarce}.",
+)
+@click.option("--seed", type=int, help="Seed of the rare classes, samples and weights.  [default: the preset's]")
+@click.option("--force", is_flag=True, help="Replace the traces that exist.")
+@click.option("--resume", is_flag=True, help="Keep the runs that are finished, do the others again.")
+@click.option("--quiet", is_flag=True, help="No progress bars and no notes.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def command(
+    experiment: str, out: Path, seed: int | None, force: bool, resume: bool, quiet: bool, as_json: bool
+) -> None:
+    """Train a small network three times and measure what each class does to it.
+
+    On balanced data, on imbalanced data, and, to tell imbalance from scarcity, on balanced data as scarce as the rare
+    classes. CONFIG.toml overrides any value of a preset.
+    """
+    from imbdyn.experiments.config import ConfigError, load_config
+    from imbdyn.experiments.data import MissingDataError, load_digits
+    from imbdyn.experiments.run import ExistingRunError, directory, plan, unfinished
+    from imbdyn.trace import TraceError, open_trace
+
+    if force and resume:
+        raise UserError("--force replaces what --resume keeps: give one of them")
+    try:
+        config = load_config(experiment)
+        if seed is not None:
+            config = config.with_seed(seed)
+        data = load_digits(config.data.test_share, config.seed)
+        runs, folder = plan(config, data), directory(out, config)
+        todo = unfinished(runs, folder, resume=resume, force=force)
+    except (ConfigError, MissingDataError, ExistingRunError) as error:
+        raise UserError(str(error)) from error
+
+    if resume and not quiet:
+        _note_resumed(runs, todo)
+    try:
+        _train(todo, data, folder, replace=force or resume, quiet=quiet)
+    except KeyboardInterrupt:
+        _note_interrupted([folder / run.name for run in runs])
+        raise click.exceptions.Exit(130) from None
+    except OSError as error:  # the folder cannot be made or replaced; later failures are the Monitor's to survive
+        reason = f"{error.filename} cannot be written: {error.strerror}" if error.strerror else str(error)
+        raise UserError(reason) from error
+    try:
+        traces = [open_trace(folder / run.name) for run in runs]
+    except TraceError as error:
+        raise UserError(str(error)) from error
+    print_report(traces, as_json=as_json)
+    if not quiet:
+        click.echo(f"\nThe traces are in {folder}.", err=True)
+
+
+def _train(runs: list[Run], data: ImageData, folder: Path, *, replace: bool, quiet: bool) -> None:
+    """Train the runs one after the other, with a progress bar each on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from imbdyn.experiments.train import train
+
+    console = Console(stderr=True)
+    bars = Progress(
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("epochs"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=quiet or not console.is_terminal,
+    )
+    with bars:
+        for run in runs:
+            task = bars.add_task(run.name, total=run.config.train.epochs)
+            train(run, data, folder / run.name, force=replace, on_epoch=partial(bars.advance, task))
+
+
+def _note_resumed(runs: list[Run], todo: list[Run]) -> None:
+    kept = [run.name for run in runs if run not in todo]
+    again = [run.name for run in todo]
+    click.echo(
+        f"Finished and kept: {', '.join(kept) or 'none'}. From the start, which the seed makes the same run: "
+        f"{', '.join(again) or 'none'}.",
+        err=True,
+    )
+
+
+def _note_interrupted(paths: list[Path]) -> None:
+    written = [str(path) for path in paths if (path / "run.json").exists()]
+    click.echo(
+        f"Interrupted. These traces can be read: {', '.join(written) or 'none'}. "
+        "The same command with --resume does what is missing.",
+        err=True,
+    )

@@ -1,0 +1,31 @@
+"""imbdyn show: what happened in runs, class by class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from imbdyn.cli._errors import UserError
+from imbdyn.cli._report import print_report
+
+
+@click.command("show")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def command(runs: tuple[Path, ...], as_json: bool) -> None:
+    """Print what each class did in the traces RUN..., and what they say of the three claims.
+
+    The three runs of an experiment, named together, are compared with each other.
+    """
+    from imbdyn.trace import TraceError, open_trace
+
+    try:
+        traces = [open_trace(run) for run in runs]
+    except (TraceError, OSError) as error:
+        raise UserError(str(error)) from error
+    for trace in traces:
+        missing = [key for key in ("class_names", "class_counts", "config", "overhead") if key not in trace.run]
+        if missing:
+            raise UserError(f"{trace.path} was not written by a Monitor: its run.json has no {', '.join(missing)}")
+    print_report(traces, as_json=as_json)

@@ -1,0 +1,1 @@
+"""The built-in experiment: real data, three runs, one command (`imbdyn run`)."""

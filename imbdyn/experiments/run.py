@@ -1,0 +1,80 @@
+"""The three runs of an experiment: balanced, imbalanced, and the control that separates imbalance from scarcity."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from imbdyn.experiments import profiles
+from imbdyn.experiments.config import ExperimentConfig
+from imbdyn.experiments.data import ImageData
+from imbdyn.experiments.train import Run
+
+#: The runs in the order in which they are trained and shown.
+RUN_NAMES = ("balanced", "imbalanced", "scarce")
+
+
+class ExistingRunError(RuntimeError):
+    """A run's directory cannot be used as it is."""
+
+
+def plan(config: ExperimentConfig, data: ImageData) -> list[Run]:
+    """Return the runs of an experiment, one for each of `RUN_NAMES`.
+
+    The rare classes are the same in all three; where all counts are equal they are the group of comparison. A class
+    that is rare has the same samples in the imbalanced and in the scarce run.
+    """
+    counts = data.train_counts()
+    ratio = config.imbalance.ratio
+    rare = profiles.choose_rare(data.num_classes, config.imbalance.num_rare, config.seed)
+    by_name = {
+        "balanced": profiles.balanced(counts),
+        "imbalanced": profiles.step(counts, ratio, rare),
+        "scarce": profiles.scarce(counts, ratio),
+    }
+    return [Run(name, config, by_name[name], rare) for name in RUN_NAMES]
+
+
+def directory(out: Path, config: ExperimentConfig) -> Path:
+    """Return where an experiment's traces go: a directory for each name and seed."""
+    return out / f"{config.name}-seed{config.seed}"
+
+
+def unfinished(runs: list[Run], folder: Path, *, resume: bool, force: bool) -> list[Run]:
+    """Return the runs that are to be trained, given what `folder` already holds.
+
+    With `force` all of them. With `resume` those whose trace does not say "finished": they are done again from the
+    start, which their seed makes the same run.
+
+    Raises:
+        ExistingRunError: if a trace exists and neither is set, or a finished one has another configuration.
+    """
+    existing = [run for run in runs if (folder / run.name).exists()]
+    if force or not existing:
+        return runs
+    if not resume:
+        raise ExistingRunError(
+            f"{folder / existing[0].name} exists and is not overwritten: --resume keeps what is finished, "
+            "--force replaces it"
+        )
+    finished = []
+    for run in existing:
+        record = _record(folder / run.name)
+        if record.get("status") != "finished":
+            continue
+        if record.get("config") != run.as_dict():
+            raise ExistingRunError(
+                f"{folder / run.name} was made with another configuration, so it cannot be resumed: "
+                "--force replaces it, --out puts the new one elsewhere"
+            )
+        finished.append(run.name)
+    return [run for run in runs if run.name not in finished]
+
+
+def _record(path: Path) -> dict[str, object]:
+    """Return a trace's run.json, empty if a crash left none that can be read."""
+    try:
+        record = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}

@@ -1,0 +1,81 @@
+"""Claim 1: on balanced data the classes are learned alike.
+
+Definition. A_c = (1/T) sum_t r_c(t) is the mean over the T epochs of class c's recall on the training data: the area
+under its learning curve. The measure is max_c A_c - min_c A_c, the largest area between the curves of two classes.
+
+Interval. 95%, normal approximation: the variance of A_c is at most ((1/T) sum_t sqrt(r_c(t) (1 - r_c(t)) / n_c))^2, n_c
+its samples, which is reached if all epochs are right or wrong together; those of the two classes add. It holds for one
+seed: other weights may order the classes otherwise.
+
+Source: arXiv 2605.24908, claim 1. The measure and its threshold are ours; the paper's own could not be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from imbdyn.findings.finding import Finding, by_interval
+from imbdyn.findings.groups import class_names, is_balanced
+from imbdyn.findings.intervals import Z_95
+from imbdyn.findings.recall import LEARNED, recall_curves, train_split
+
+if TYPE_CHECKING:
+    from imbdyn.trace import Trace
+
+CLAIM = "On balanced data the classes are learned alike."
+THRESHOLD = 0.1
+
+
+def alike_when_balanced(trace: Trace, contrast: Mapping[str, Trace] | None = None) -> Finding:
+    """Measure how far apart the classes' learning curves are.
+
+    Args:
+        trace: a run on balanced data.
+        contrast: other runs by name, whose spread is told beside it; they do not change the verdict.
+    """
+    curves, counts = recall_curves(trace, train_split(trace))
+    value = lower = upper = None
+    if not is_balanced(trace):
+        sentence = "The classes of this run have unequal counts, so it says nothing on balanced data."
+    elif curves.empty or float(curves.iloc[-1].mean()) < LEARNED:
+        sentence = f"Too little was learned to compare classes: the mean train recall ends below {LEARNED:.0%}."
+    else:
+        area = curves.mean()
+        deviation = np.sqrt(curves * (1 - curves) / counts.where(counts > 0)).mean().to_numpy()
+        slow, fast = int(area.argmin()), int(area.argmax())
+        value = float(area.iloc[fast] - area.iloc[slow])
+        half = Z_95 * float(np.hypot(deviation[fast], deviation[slow]))
+        lower, upper = max(value - half, 0.0), min(value + half, 1.0)
+        names = [class_names(trace)[int(class_id)] for class_id in area.index]
+        sentence = (
+            f"Over the run the mean train recall of two classes differs by {value:.2f} [{lower:.2f}, {upper:.2f}] "
+            f"at most ({names[fast]} is learned fastest, {names[slow]} slowest)"
+            f"{''.join(f'; {_spread(other):.2f} in the {name} run' for name, other in (contrast or {}).items())}."
+        )
+    verdict = (
+        "not decided"
+        if lower is None or upper is None
+        else by_interval(lower, upper, THRESHOLD, above="refuted", below="supported")
+    )
+    return Finding(
+        name="alike_when_balanced",
+        claim=CLAIM,
+        value=value,
+        unit="recall",
+        lower=lower,
+        upper=upper,
+        p_value=None,
+        compared_with="the threshold",
+        threshold=THRESHOLD,
+        rule=f"supported if the whole interval is at most {THRESHOLD}, refuted if all of it is above",
+        verdict=verdict,
+        sentence=sentence,
+    )
+
+
+def _spread(trace: Trace) -> float:
+    area = recall_curves(trace, train_split(trace))[0].mean()
+    return float(area.max() - area.min())

@@ -1,0 +1,125 @@
+"""Claim 2: under imbalance the rare classes are underfitted in the early epochs while the others are learned.
+
+Definition. t_c is the first epoch at which class c's recall on the training data is at least 0.5. The lag of a run is
+mean_{c rare} t_c - mean_{c other} t_c, in epochs; the measure is the lag of the imbalanced run minus the lag of the
+same classes in the balanced run (0 if there is none to compare with), which takes out that some classes are harder.
+
+A rare class that never gets there counts as learned at the last epoch, which makes the lag "at least" so long. If one
+of the others, or a class of the balanced run, never gets there, no lag is defined and nothing is decided.
+
+Test. Fisher's randomisation test over which classes are rare, one-sided, against a lag of one epoch, the resolution of
+t_c. It holds for one seed.
+
+Source: arXiv 2605.24908, claim 2; cf. the minority initial drop of Francazi et al. 2023, arXiv 2207.00391. The measure
+and its threshold are ours; the paper's own could not be read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imbdyn.findings.finding import Finding, Verdict
+from imbdyn.findings.groups import Groups, groups, nothing_to_compare
+from imbdyn.findings.randomisation import randomisation_p
+from imbdyn.findings.recall import LEARNED, area_between, epoch_learned, recall_curves, train_split
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from imbdyn.trace import Trace
+
+CLAIM = "Under imbalance the rare classes are underfitted early, while the others are learned."
+THRESHOLD = 1.0
+_LEVEL = 0.05
+
+
+def early_underfit(trace: Trace, balanced: Trace | None = None) -> Finding:
+    """Measure by how many epochs the rare classes of `trace` lag, beyond what they lag in a `balanced` run."""
+    group = groups(trace)
+    curves, _ = recall_curves(trace, train_split(trace))
+    reference, _ = recall_curves(balanced, train_split(balanced)) if balanced is not None else (None, None)
+    value = p_value = None
+    verdict: Verdict = "not decided"
+    missing = nothing_to_compare(trace) or _missing(group, curves, reference)
+    if missing is not None:
+        sentence = missing
+    else:
+        times, censored = _times(curves, group)
+        before, _ = _times(reference, group) if reference is not None else (dict.fromkeys(times, 0.0), False)
+        delay = {c: times[c] - before[c] for c in times}
+        rare, others = [delay[c] for c in group.rare], [delay[c] for c in group.others]
+        value = _mean(rare) - _mean(others)
+        more, less = randomisation_p([d - THRESHOLD for d in rare], others)
+        # A lag that is only known to be "at least" so long can be refuted by nothing.
+        p_value = more if value >= THRESHOLD else less
+        if more <= _LEVEL:
+            verdict = "supported"
+        elif less <= _LEVEL and not censored:
+            verdict = "refuted"
+        sentence = _sentence(group, times, before, curves, reference, p_value, censored)
+    return Finding(
+        name="early_underfit",
+        claim=CLAIM,
+        value=value,
+        unit="epochs",
+        lower=None,
+        upper=None,
+        p_value=p_value,
+        compared_with="no lag" if balanced is None else "the lag of the same classes in the balanced run",
+        threshold=THRESHOLD,
+        rule=f"with p <= {_LEVEL}: supported if the lag is above {THRESHOLD:g} epoch, refuted if it is below",
+        verdict=verdict,
+        sentence=sentence,
+    )
+
+
+def _missing(group: Groups, curves: pd.DataFrame, reference: pd.DataFrame | None) -> str | None:
+    """Say why no lag is defined, or return None if it is."""
+    late = [c for c in group.others if c not in curves or epoch_learned(curves[c]) is None]
+    if late:
+        return f"{len(late)} of the {len(group.others)} other classes never reached {LEARNED:.0%} train recall."
+    if reference is not None:
+        both = [*group.rare, *group.others]
+        late = [c for c in both if c not in reference or epoch_learned(reference[c]) is None]
+        if late:
+            return f"{len(late)} classes of the balanced run never reached {LEARNED:.0%} train recall."
+    return None
+
+
+def _times(curves: pd.DataFrame, group: Groups) -> tuple[dict[int, float], bool]:
+    """Return t_c of every class, and whether the last epoch had to stand for one that never came."""
+    reached = {c: epoch_learned(curves[c]) if c in curves else None for c in [*group.rare, *group.others]}
+    last = float(curves.index[-1])
+    return {c: last if t is None else t for c, t in reached.items()}, None in reached.values()
+
+
+def _sentence(
+    group: Groups,
+    times: dict[int, float],
+    before: dict[int, float],
+    curves: pd.DataFrame,
+    reference: pd.DataFrame | None,
+    p_value: float,
+    censored: bool,
+) -> str:
+    rare, others = _mean([times[c] for c in group.rare]), _mean([times[c] for c in group.others])
+    area = f"area between the recall curves {_area(curves, group)}"
+    against, bound = "", "at least " if censored else ""
+    if reference is not None:
+        lag = _mean([before[c] for c in group.rare]) - _mean([before[c] for c in group.others])
+        against = f" against {lag:.1f} when balanced"
+        area += f" against {_area(reference, group)}"
+    return (
+        f"Rare classes reached {LEARNED:.0%} train recall at epoch {bound}{rare:.1f} on average, the others at "
+        f"{others:.1f}: a lag of {bound}{rare - others:.1f} epochs{against} "
+        f"({area}; against a lag of {THRESHOLD:g} epoch p = {p_value:.3f})."
+    )
+
+
+def _area(curves: pd.DataFrame, group: Groups) -> str:
+    # + 0.0: no "-0.00"
+    return f"{round(area_between(curves, group.rare, group.others), 2) + 0.0:.2f}"
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,82 @@
+"""Which classes of a run are rare.
+
+A run whose configuration names its `rare_classes` is taken at its word (in a balanced run they are the group that is
+compared with the others). In any other, classes are grouped by their
+training samples as usual since Liu et al. 2019, arXiv 1904.05160: many-shot (more than 100), medium-shot (20 to 100)
+and few-shot (fewer than 20). Rare are those of the lowest group that has any, if a higher one has some too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from imbdyn.trace import Trace
+
+_MANY, _FEW = 100, 20
+
+#: Counts are called equal while the largest is at most this multiple of the smallest.
+_BALANCED_UP_TO = 1.5
+
+
+class Groups(NamedTuple):
+    """The classes of a run in two groups."""
+
+    rare: list[int]
+    others: list[int]
+    rule: str
+    """Where the groups come from, in a few words."""
+
+
+def class_counts(trace: Trace) -> list[int]:
+    """Return the training samples of each class: as configured, else as counted in the first epoch."""
+    known = _config(trace).get("class_counts") or trace.run["class_counts"]
+    if known is None:  # a run that goes on, or was killed, before the counts were written
+        rows = trace.classes[trace.classes["split"] == "train"]
+        first = rows[rows["epoch"] == rows["epoch"].min()]
+        known = first.groupby("class_id")["count"].sum().reindex(range(trace.run["num_classes"]), fill_value=0)
+    return [int(count) for count in known]
+
+
+def class_names(trace: Trace) -> list[str]:
+    """Return the names of the classes."""
+    return [str(name) for name in trace.run["class_names"]]
+
+
+def _config(trace: Trace) -> dict[str, Any]:
+    """Return the user's configuration as far as it has keys; it may be anything that JSON can hold, or nothing."""
+    config = trace.run["config"]
+    return config if isinstance(config, dict) else {}
+
+
+def is_balanced(trace: Trace) -> bool:
+    """Return whether the largest class has at most 1.5 times the samples of the smallest."""
+    counts = class_counts(trace)
+    return max(counts) <= _BALANCED_UP_TO * min(counts)
+
+
+def groups(trace: Trace) -> Groups:
+    """Return the rare classes of a run and the others; without any rare class, `rare` is empty."""
+    counts = class_counts(trace)
+    named = _config(trace).get("rare_classes")
+    if named is not None:
+        return _split(
+            counts, named, "rare in the imbalanced run" if is_balanced(trace) else "rare by its configuration"
+        )
+    shots = [0 if count < _FEW else 1 if count <= _MANY else 2 for count in counts]
+    rare = [c for c, shot in enumerate(shots) if shot == min(shots) < max(shots)]
+    label = ("few-shot, fewer than 20", "medium-shot, 20 to 100", "many-shot")[min(shots)]
+    return _split(counts, rare, f"{label} samples (Liu et al. 2019)" if rare else f"no class, as all are {label}")
+
+
+def _split(counts: Sequence[int], rare: Sequence[int], rule: str) -> Groups:
+    return Groups(sorted(rare), [c for c in range(len(counts)) if c not in rare], rule)
+
+
+def nothing_to_compare(trace: Trace) -> str | None:
+    """Say why a run says nothing on what imbalance does, or return None if it does."""
+    if is_balanced(trace):
+        return "The classes of this run have equal counts, so it says nothing on imbalance."
+    found = groups(trace)
+    return None if found.rare and found.others else f"No classes to compare; rare: {found.rule}."

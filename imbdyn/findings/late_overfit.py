@@ -1,0 +1,138 @@
+"""Claim 3: the rare classes are fitted in the end, but what was learned of them does not generalise.
+
+Definition. gap_c = r_c - R_c, class c's recall on the training data minus that on held-out data, at the last epoch. The
+excess of a run is mean_{c rare} gap_c - mean_{c other} gap_c; the measure is the excess of the imbalanced run minus
+that of the same classes in the balanced run (0 if there is none to compare with).
+
+Interval. 95%, Wilson's of each class's R_c, combined by MOVER. r_c is a census of the training samples: no uncertainty.
+The runs share their test samples, which makes it too wide. It holds for one seed and one draw of training samples.
+
+Control. A class with few samples overfits without any imbalance. The scarce run (every class as small as the rare ones)
+says how large the gap of the same classes is from that alone; what is left of the imbalanced run's is told beside it.
+
+Source: arXiv 2605.24908, claim 3; the control after Ye et al. 2020, arXiv 2001.01385. The measure and its threshold are
+ours; the paper's own could not be read.
+"""
+
+from __future__ import annotations
+
+from math import isnan
+from typing import TYPE_CHECKING, NamedTuple
+
+from imbdyn.findings.finding import Finding, Verdict, by_interval
+from imbdyn.findings.groups import Groups, groups, nothing_to_compare
+from imbdyn.findings.intervals import Interval, combine, wilson
+from imbdyn.findings.recall import final, held_out_split, recall_curves, train_split
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from imbdyn.trace import Trace
+
+CLAIM = "The rare classes are fitted in the end, but what was learned of them does not generalise."
+THRESHOLD = 0.05
+
+#: Train recall from which a group counts as fitted.
+FITTED = 0.9
+
+
+class _Gaps(NamedTuple):
+    """The last epoch of a run: recall of each class on the training data, and on held-out data with its interval."""
+
+    train: dict[int, float]
+    test: dict[int, Interval]
+
+    def train_mean(self, classes: Sequence[int]) -> float:
+        return sum(self.train[c] for c in classes) / len(classes)
+
+    def test_mean(self, classes: Sequence[int]) -> float:
+        return sum(self.test[c].value for c in classes) / len(classes)
+
+    def mean(self, classes: Sequence[int]) -> float:
+        return self.train_mean(classes) - self.test_mean(classes)
+
+    def terms(self, classes: Sequence[int], weight: float) -> list[tuple[float, Interval]]:
+        """Return weight * (mean gap of `classes`) as terms w * p of a linear combination."""
+        share = weight / len(classes)
+        census = [(share, Interval(*[self.train[c]] * 3)) for c in classes]
+        return census + [(-share, self.test[c]) for c in classes]
+
+
+def late_overfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | None = None) -> Finding:
+    """Measure how much more the rare classes of `trace` overfit than the others, beyond a `balanced` run."""
+    group = groups(trace)
+    measured = Interval(float("nan"), float("nan"), float("nan"))
+    verdict: Verdict = "not decided"
+    nothing = nothing_to_compare(trace)
+    gaps = _gaps(trace, group)
+    reference = _gaps(balanced, group) if balanced is not None else None
+    control = _gaps(scarce, group) if scarce is not None else None
+    if nothing is not None:
+        sentence = nothing
+    elif gaps is None or (balanced is not None and reference is None):
+        sentence = "A class has no recall on held-out data at the last epoch: evaluate a split such as 'test'."
+    else:
+        terms = gaps.terms(group.rare, 1.0) + gaps.terms(group.others, -1.0)
+        if reference is not None:
+            terms += reference.terms(group.rare, -1.0) + reference.terms(group.others, 1.0)
+        measured = _combined(terms)
+        if gaps.train_mean(group.rare) >= FITTED:
+            verdict = by_interval(measured.lower, measured.upper, THRESHOLD, above="supported", below="refuted")
+        sentence = _sentence(group, gaps, measured, reference is not None, control)
+    known = not isnan(measured.value)
+    return Finding(
+        name="late_overfit",
+        claim=CLAIM,
+        value=measured.value if known else None,
+        unit="recall",
+        lower=measured.lower if known else None,
+        upper=measured.upper if known else None,
+        p_value=None,
+        compared_with="no excess" if balanced is None else "the excess of the same classes in the balanced run",
+        threshold=THRESHOLD,
+        rule=(
+            f"decided if the rare classes' train recall ends at {FITTED} or more: supported if the whole interval is "
+            f"above {THRESHOLD}, refuted if all of it is below"
+        ),
+        verdict=verdict,
+        sentence=sentence,
+    )
+
+
+def _gaps(trace: Trace, group: Groups) -> _Gaps | None:
+    """Read the last epoch of a run; None if a class has no recall there."""
+    held_out = held_out_split(trace)
+    if held_out is None:
+        return None
+    train, _ = recall_curves(trace, train_split(trace))
+    test, counts = recall_curves(trace, held_out)
+    classes = [*group.rare, *group.others]
+    seen, unseen = {c: final(train, c) for c in classes}, {c: final(test, c) for c in classes}
+    if any(isnan(recall) for recall in (*seen.values(), *unseen.values())):
+        return None
+    return _Gaps(seen, {c: wilson(recall, int(final(counts, c))) for c, recall in unseen.items()})
+
+
+def _combined(terms: list[tuple[float, Interval]]) -> Interval:
+    return combine([weight for weight, _ in terms], [term for _, term in terms])
+
+
+def _sentence(group: Groups, gaps: _Gaps, measured: Interval, compared: bool, control: _Gaps | None) -> str:
+    train, test = gaps.train_mean(group.rare), gaps.test_mean(group.rare)
+    unfitted = f"; below {FITTED} train recall they are not fitted yet" if train < FITTED else ""
+    sentence = (
+        f"In the end rare classes have train recall {train:.2f} and test recall {test:.2f}: a gap of "
+        f"{train - test:.2f} against {gaps.mean(group.others):.2f} of the others, {_shown(measured)} in excess"
+        f"{' of the balanced run' if compared else ''}{unfitted}."
+    )
+    if control is None:
+        return sentence
+    rest = _combined(gaps.terms(group.rare, 1.0) + control.terms(group.rare, -1.0))
+    return (
+        f"{sentence} Scarcity alone gives the same classes a gap of {control.mean(group.rare):.2f} (train recall "
+        f"{control.train_mean(group.rare):.2f}); {_shown(rest)} is left for imbalance."
+    )
+
+
+def _shown(interval: Interval) -> str:
+    return f"{interval.value:.2f} [{interval.lower:.2f}, {interval.upper:.2f}]"

@@ -1,0 +1,68 @@
+"""Recall of each class over epochs, and the measures of a single run that the claims compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from imbdyn.trace import Trace
+
+#: A class counts as learned from the epoch in which its recall on the training data is first this high.
+LEARNED = 0.5
+
+
+def train_split(trace: Trace) -> str:
+    """Return where recall on the training data is read: the evaluation "train_eval" if there is one, else "train".
+
+    An evaluation has one set of weights; the windows of "train" mix those of a whole epoch.
+    """
+    return "train_eval" if "train_eval" in _splits(trace) else "train"
+
+
+def held_out_split(trace: Trace) -> str | None:
+    """Return where recall on held-out data is read: "test", else the first other evaluation by name, else None."""
+    held_out = sorted(_splits(trace) - {"train", "train_eval"})
+    return "test" if "test" in held_out else next(iter(held_out), None)
+
+
+def _splits(trace: Trace) -> set[str]:
+    return {str(split) for split in trace.classes["split"].unique()}
+
+
+def recall_curves(trace: Trace, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return recall and sample counts by epoch (rows) and class (columns); recall is NaN where a class is absent.
+
+    An evaluated split gives the last evaluation of each epoch. "train" gives the windows of each epoch together:
+    sum of count * accuracy / sum of count. Rows whose epoch is not set are left out.
+    """
+    rows = trace.classes[trace.classes["split"] == split]
+    if split != "train":
+        rows = rows[rows["step"] == rows.groupby("epoch")["step"].transform("max")]
+    correct = (rows["accuracy"] * rows["count"]).fillna(0.0)
+    sums = rows.assign(correct=correct).groupby(["epoch", "class_id"])[["count", "correct"]].sum()
+    counts = sums["count"].unstack("class_id", fill_value=0)
+    return sums["correct"].unstack("class_id", fill_value=0) / counts.where(counts > 0), counts
+
+
+def epoch_learned(curve: pd.Series[float]) -> float | None:
+    """Return the first epoch at which a recall curve is at least 0.5, or None if it never was."""
+    reached = curve.index[curve >= LEARNED]
+    return float(reached[0]) if len(reached) else None
+
+
+def area_between(curves: pd.DataFrame, rare: Sequence[int], others: Sequence[int]) -> float:
+    """Return the mean over epochs of (mean recall of `others`) - (mean recall of `rare`): positive if rare ones lag."""
+    return float((_mean(curves, others) - _mean(curves, rare)).mean())
+
+
+def _mean(curves: pd.DataFrame, group: Sequence[int]) -> pd.Series[float]:
+    return curves.reindex(columns=list(group)).mean(axis=1)
+
+
+def final(curves: pd.DataFrame, class_id: int) -> float:
+    """Return a class's recall at the last epoch, NaN if it is not in the curves."""
+    return float(curves[class_id].iloc[-1]) if class_id in curves else float(np.nan)

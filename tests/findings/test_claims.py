@@ -1,0 +1,197 @@
+"""Each claim on traces with known answers; each verdict comes out each way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from findings.synthetic_traces import TEST_COUNT, curve_reaching, write_trace
+
+import imbdyn.findings
+from imbdyn.findings import Finding, alike_when_balanced, claims, early_underfit, findings, late_overfit
+from imbdyn.findings.intervals import wilson
+from imbdyn.trace import Trace
+
+EPOCHS = 20
+RARE = {"rare_classes": [0, 1, 2, 3, 4]}
+LEARNED = [[1.0] * EPOCHS] * 10
+
+
+def lagging(path: Path, rare: int | None, others: int | None, counts: list[int] | None = None) -> Trace:
+    """Ten classes, of which the five rare ones reach recall 1 at one epoch and the others at another."""
+    curves = [curve_reaching(rare, EPOCHS)] * 5 + [curve_reaching(others, EPOCHS)] * 5
+    return write_trace(path, counts or [6] * 5 + [120] * 5, curves, config=RARE)
+
+
+def overfitted(path: Path, rare: float, others: float, train: float = 1.0) -> Trace:
+    """Ten classes with these test recalls in the end, and this train recall of the rare ones."""
+    curves = [[train] * EPOCHS] * 5 + [[1.0] * EPOCHS] * 5
+    return write_trace(path, [6] * 5 + [120] * 5, curves, [rare] * 5 + [others] * 5, config=RARE)
+
+
+class TestAlikeWhenBalanced:
+    def test_equal_curves_support_it(self, tmp_path: Path) -> None:
+        found = alike_when_balanced(write_trace(tmp_path / "run", [500] * 10, LEARNED))
+        assert (found.value, found.lower, found.upper, found.verdict) == (0.0, 0.0, 0.0, "supported")
+
+    def test_a_class_that_lags_by_half_the_run_refutes_it(self, tmp_path: Path) -> None:
+        curves = [*LEARNED[1:], curve_reaching(11, EPOCHS)]
+        found = alike_when_balanced(write_trace(tmp_path / "run", [500] * 10, curves))
+        assert (found.value, found.verdict) == (0.5, "refuted")
+        assert "9 slowest" in found.sentence
+
+    def test_few_samples_decide_nothing(self, tmp_path: Path) -> None:
+        curves = [[0.9] * EPOCHS] * 9 + [[0.75] * EPOCHS]
+        found = alike_when_balanced(write_trace(tmp_path / "few", [6] * 10, curves))
+        assert found.value == pytest.approx(0.15)
+        assert found.verdict == "not decided"
+        assert alike_when_balanced(write_trace(tmp_path / "many", [6000] * 10, curves)).verdict == "refuted"
+
+    def test_interval_is_the_normal_one_of_two_proportions(self, tmp_path: Path) -> None:
+        found = alike_when_balanced(write_trace(tmp_path / "run", [100, 100], [[0.8] * EPOCHS, [0.9] * EPOCHS]))
+        half = 1.959964 * (0.8 * 0.2 / 100 + 0.9 * 0.1 / 100) ** 0.5
+        assert found.value == pytest.approx(0.1)
+        assert found.upper == pytest.approx(0.1 + half)
+
+    def test_unequal_counts_say_nothing(self, tmp_path: Path) -> None:
+        found = alike_when_balanced(write_trace(tmp_path / "run", [6] * 5 + [120] * 5, LEARNED))
+        assert (found.value, found.verdict) == (None, "not decided")
+
+    def test_a_network_that_learned_nothing_does_not_support_it(self, tmp_path: Path) -> None:
+        found = alike_when_balanced(write_trace(tmp_path / "run", [100] * 10, [[0.1] * EPOCHS] * 10))
+        assert (found.value, found.verdict) == (None, "not decided")
+
+
+class TestEarlyUnderfit:
+    def test_a_long_lag_supports_it(self, tmp_path: Path) -> None:
+        found = early_underfit(lagging(tmp_path / "imb", 9, 2), lagging(tmp_path / "bal", 3, 2, [120] * 10))
+        assert found.value == (9 - 2) - (3 - 2)
+        # one of the 252 ways to choose five of ten classes
+        assert found.p_value == pytest.approx(1 / 252)
+        assert found.verdict == "supported"
+        assert "epoch 9.0 on average, the others at 2.0: a lag of 7.0 epochs against 1.0" in found.sentence
+
+    def test_no_lag_refutes_it(self, tmp_path: Path) -> None:
+        found = early_underfit(lagging(tmp_path / "imb", 2, 2), lagging(tmp_path / "bal", 2, 2, [120] * 10))
+        assert (found.value, found.verdict) == (0.0, "refuted")
+
+    def test_a_lag_that_was_there_when_balanced_refutes_it(self, tmp_path: Path) -> None:
+        found = early_underfit(lagging(tmp_path / "imb", 9, 2), lagging(tmp_path / "bal", 9, 2, [120] * 10))
+        assert (found.value, found.verdict) == (0.0, "refuted")
+
+    def test_without_a_balanced_run_the_lag_is_compared_with_none(self, tmp_path: Path) -> None:
+        found = early_underfit(lagging(tmp_path / "imb", 9, 2))
+        assert (found.value, found.compared_with, found.verdict) == (7.0, "no lag", "supported")
+
+    def test_one_rare_class_of_ten_is_too_few_to_decide(self, tmp_path: Path) -> None:
+        curves = [curve_reaching(15, EPOCHS)] + [curve_reaching(1, EPOCHS)] * 9
+        found = early_underfit(write_trace(tmp_path / "run", [6] + [120] * 9, curves))
+        assert (found.value, found.p_value, found.verdict) == (14.0, 1 / 10, "not decided")
+
+    def test_rare_classes_that_never_got_there_lag_at_least_to_the_end(self, tmp_path: Path) -> None:
+        found = early_underfit(lagging(tmp_path / "imb", None, 2))
+        assert (found.value, found.verdict) == (EPOCHS - 2, "supported")
+        assert "at least 18.0 epochs" in found.sentence
+
+    def test_a_lag_cut_off_by_the_end_cannot_refute_it(self, tmp_path: Path) -> None:
+        found = early_underfit(lagging(tmp_path / "imb", None, EPOCHS))
+        assert (found.value, found.verdict) == (0.0, "not decided")
+
+    def test_others_that_never_got_there_leave_no_lag(self, tmp_path: Path) -> None:
+        found = early_underfit(lagging(tmp_path / "imb", 3, None))
+        assert (found.value, found.verdict) == (None, "not decided")
+        assert "5 of the 5 other classes never" in found.sentence
+
+    def test_a_balanced_run_that_learned_nothing_leaves_no_lag(self, tmp_path: Path) -> None:
+        found = early_underfit(lagging(tmp_path / "imb", 9, 2), lagging(tmp_path / "bal", None, 2, [120] * 10))
+        assert (found.value, found.verdict) == (None, "not decided")
+
+
+class TestLateOverfit:
+    def test_an_excess_gap_supports_it(self, tmp_path: Path) -> None:
+        found = late_overfit(overfitted(tmp_path / "imb", 0.7, 0.98), overfitted(tmp_path / "bal", 0.97, 0.99))
+        assert found.value == pytest.approx((0.30 - 0.02) - (0.03 - 0.01))
+        assert found.verdict == "supported"
+
+    def test_equal_gaps_refute_it(self, tmp_path: Path) -> None:
+        found = late_overfit(overfitted(tmp_path / "imb", 0.98, 0.98), overfitted(tmp_path / "bal", 0.98, 0.98))
+        assert found.value == pytest.approx(0.0)
+        assert found.verdict == "refuted"
+
+    def test_a_gap_about_the_threshold_is_not_decided(self, tmp_path: Path) -> None:
+        found = late_overfit(overfitted(tmp_path / "imb", 0.92, 0.98))
+        assert found.value == pytest.approx(0.06)
+        assert found.verdict == "not decided"
+
+    def test_rare_classes_that_were_not_fitted_decide_nothing(self, tmp_path: Path) -> None:
+        found = late_overfit(overfitted(tmp_path / "imb", 0.3, 0.98, train=0.85))
+        assert found.value == pytest.approx(0.55 - 0.02)
+        assert found.verdict == "not decided"
+        assert "not fitted yet" in found.sentence
+
+    def test_scarcity_is_taken_out_of_the_gap(self, tmp_path: Path) -> None:
+        found = late_overfit(overfitted(tmp_path / "imb", 0.7, 0.98), None, overfitted(tmp_path / "few", 0.8, 0.8))
+        assert "Scarcity alone gives the same classes a gap of 0.20" in found.sentence
+        assert "; 0.10 [" in found.sentence
+
+    def test_interval_is_that_of_the_test_samples_alone(self, tmp_path: Path) -> None:
+        trace = write_trace(tmp_path / "run", [6, 120], [[1.0], [1.0]], [0.8, 0.9], config={"rare_classes": [0]})
+        found = late_overfit(trace)
+        rare, others = wilson(0.8, TEST_COUNT), wilson(0.9, TEST_COUNT)
+        # Newcombe's limits of R_others - R_rare; recall on the training data is a census
+        below = ((0.9 - others.lower) ** 2 + (rare.upper - 0.8) ** 2) ** 0.5
+        assert found.lower == pytest.approx(0.1 - below)
+
+    def test_without_held_out_data_there_is_no_gap(self, tmp_path: Path) -> None:
+        found = late_overfit(lagging(tmp_path / "run", 2, 2))
+        assert (found.value, found.verdict) == (None, "not decided")
+
+
+def test_claims_compare_the_three_runs(tmp_path: Path) -> None:
+    traces = {
+        "balanced": write_trace(tmp_path / "b", [120] * 10, LEARNED, [0.99] * 10, config=RARE),
+        "imbalanced": write_trace(
+            tmp_path / "i",
+            [6] * 5 + [120] * 5,
+            [curve_reaching(8, EPOCHS)] * 5 + LEARNED[5:],
+            [0.7] * 5 + [0.99] * 5,
+            config=RARE,
+        ),
+        "scarce": write_trace(tmp_path / "s", [6] * 10, LEARNED, [0.8] * 10, config=RARE),
+    }
+    found = claims(traces)
+    assert [finding.name for finding in found] == ["alike_when_balanced", "early_underfit", "late_overfit"]
+    assert [finding.verdict for finding in found] == ["supported"] * 3
+    assert [finding.value for finding in found] == pytest.approx([0.0, 7.0, 0.29])
+
+
+@pytest.mark.parametrize("claim", [early_underfit, late_overfit])
+def test_a_balanced_run_cannot_refute_what_imbalance_does(tmp_path: Path, claim: Callable[[Trace], Finding]) -> None:
+    found = claim(write_trace(tmp_path / "run", [120] * 10, LEARNED, [0.99] * 10, config=RARE))
+    assert (found.value, found.verdict) == (None, "not decided")
+    assert "nothing on imbalance" in found.sentence
+
+
+@pytest.mark.parametrize("claim", [early_underfit, late_overfit])
+def test_a_run_without_rare_classes_says_so(tmp_path: Path, claim: Callable[[Trace], Finding]) -> None:
+    found = claim(write_trace(tmp_path / "run", [5000, 500], LEARNED[:2], [0.9, 0.5]))
+    assert (found.value, found.verdict) == (None, "not decided")
+    assert "all are many-shot" in found.sentence
+
+
+def test_findings_of_a_single_trace_are_a_frame_with_reasons(tmp_path: Path) -> None:
+    frame = findings(overfitted(tmp_path / "run", 0.6, 0.98))
+    assert frame["name"].tolist() == ["alike_when_balanced", "early_underfit", "late_overfit"]
+    assert frame["verdict"].tolist() == ["not decided", "refuted", "supported"]
+    assert frame["sentence"].str.endswith(".").all()
+    assert frame.loc[2, "value"] == pytest.approx(0.38)
+
+
+def test_trace_gives_its_findings(tmp_path: Path) -> None:
+    trace = overfitted(tmp_path / "run", 0.6, 0.98)
+    assert trace.findings().equals(findings(trace))
+
+
+def test_exported_names_exist() -> None:
+    assert all(hasattr(imbdyn.findings, name) for name in imbdyn.findings.__all__)
