@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from imbdyn.cli._errors import UserError
+
 _FORMATS = ["csv", "jsonl", "arrow", "parquet"]
 
 
@@ -38,16 +40,16 @@ def command(run: Path, format_: str, table: str, output: Path | None, force: boo
             export_table(trace, table, format_, sys.stdout.buffer)
             return
         if not output.parent.is_dir():
-            raise click.UsageError(f"{output.parent} is not a folder")
+            raise UserError(f"{output.parent} is not a folder")
         if output.exists() and not output.is_file():
-            raise click.UsageError(f"{output} is not a regular file; -o - writes to standard output")
+            raise UserError(f"{output} is not a regular file; -o - writes to standard output")
         if output.exists() and not force:
-            raise click.UsageError(f"{output} exists; --force replaces it")
+            raise UserError(f"{output} exists; --force replaces it")
         with whole_file(output) as file:
             rows = export_table(trace, table, format_, file)
     except BrokenPipeError:
         raise  # the reader of our output went away: click ends quietly
     except (TraceError, KeyError, OSError, pa.ArrowInvalid) as error:
-        raise click.UsageError(str(error)) from None
+        raise UserError(str(error)) from None
     if not quiet:
         click.echo(f"{rows} rows of {table} in {output}", err=True)

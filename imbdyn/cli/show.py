@@ -16,12 +16,12 @@ from imbdyn.cli._report import print_report
 def command(runs: tuple[Path, ...], as_json: bool) -> None:
     """Print what each class did in the traces RUN..., and what they say of the three claims.
 
-    The three runs of an experiment, named together, are compared with each other.
+    A folder of runs stands for all of them. The three runs of an experiment are compared with each other.
     """
     from imbdyn.trace import TraceError, open_trace
 
     try:
-        traces = [open_trace(run) for run in runs]
+        traces = [open_trace(run) for given in runs for run in _runs_in(given)]
     except (TraceError, OSError) as error:
         raise UserError(str(error)) from error
     for trace in traces:
@@ -29,3 +29,10 @@ def command(runs: tuple[Path, ...], as_json: bool) -> None:
         if missing:
             raise UserError(f"{trace.path} was not written by a Monitor: its run.json has no {', '.join(missing)}")
     print_report(traces, as_json=as_json)
+
+
+def _runs_in(path: Path) -> list[Path]:
+    """Return the runs in a folder that is none itself; `path` where there are none, for open_trace to complain of."""
+    if (path / "run.json").exists():
+        return [path]
+    return sorted(record.parent for record in path.glob("*/run.json")) or [path]

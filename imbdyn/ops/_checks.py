@@ -36,3 +36,9 @@ def check_rows(name: str, rows: Tensor, labels: Tensor) -> None:
         raise ValueError(f"labels must be [N] with N={rows.shape[0]} as in {name}, got {tuple(labels.shape)}")
     if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.element_size() != 8:
         raise TypeError(f"labels must be int64, got {labels.dtype}")
+
+
+def check_num_classes(num_classes: int) -> None:
+    """Raise ValueError unless there is a class."""
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")

@@ -37,7 +37,7 @@ _COLUMNS = {
 _LEGEND = (
     "epoch of 50%: the first with that train recall, - if never. gap: train minus test recall, both at "
     "the last epoch. grad: norm of the class's part of the whole network's gradient, mean over the first and the last "
-    "tenth of the sampled steps, divided by nothing (it carries the class's share of the batch). row norm: of the "
+    "tenth of the sampled steps, a contribution, so it carries the class's share of the batch. row norm: of the "
     "class's row of the classifier, the last read. A mean is over classes, - if one has no value."
 )
 
@@ -62,8 +62,11 @@ def show_findings(out: Console, title: str, findings: Sequence[Finding]) -> None
     out.print()
     out.print(_text(title, "bold"))
     for number, finding in enumerate(findings, start=1):
-        verdict = Text(finding.verdict.upper(), style=_STYLE[finding.verdict])
-        out.print(Text.assemble(f"{number}. ", verdict, f": {finding.claim}"))
+        claim = Text(
+            textwrap.fill(f"{number}. {finding.verdict.upper()}: {finding.claim}", WIDTH, subsequent_indent="   ")
+        )
+        claim.stylize(_STYLE[finding.verdict], len("1. "), len("1. ") + len(finding.verdict))
+        out.print(claim)
         for line, style in ((finding.sentence, ""), (f"{_number(finding)} ({finding.rule}).", "dim")):
             out.print(_text(line, style, indent=3))
 

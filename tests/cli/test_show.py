@@ -26,12 +26,18 @@ def test_json_is_all_of_standard_output(tmp_path: Path) -> None:
     assert len(found["findings"]) == 6
 
 
+def test_a_folder_of_runs_stands_for_all_of_them(tmp_path: Path) -> None:
+    paths = [str(write_trace(tmp_path / name, [120, 6], [[0.0, 1.0], [0.0, 0.0]]).path) for name in ("b", "a")]
+    found = json.loads(CliRunner().invoke(main, ["show", "--json", str(tmp_path)]).stdout)
+    assert [run["path"] for run in found["runs"]] == sorted(paths)
+
+
 def test_what_is_no_trace_is_one_sentence(tmp_path: Path) -> None:
     write_trace(tmp_path / "a", [1, 1], [[1.0]] * 2)
     TraceWriter(tmp_path / "bare").close("finished")
     for path, message in (
         (tmp_path / "nowhere", "does not exist"),
-        (tmp_path, "holds 2: a, bare"),
+        (tmp_path, "bare was not written by a Monitor"),
         (tmp_path / "bare", "not written by a Monitor"),
     ):
         result = CliRunner().invoke(main, ["show", str(path)])

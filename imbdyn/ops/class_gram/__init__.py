@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from imbdyn.ops._checks import IGNORE_INDEX, check_rows
+from imbdyn.ops._checks import IGNORE_INDEX, check_num_classes, check_rows
 from imbdyn.ops._library import define, implement
 from imbdyn.ops.class_gram.portable import class_gram_portable
 
@@ -47,11 +47,12 @@ def class_gram(
         gram float64 [C, C] and sample_norm_sq float64 [C], accumulated in the inputs' dtype or better.
 
     Raises:
-        ValueError: if shapes disagree or a label is out of range (the message names the row).
+        ValueError: if shapes disagree, there is no class or a label is out of range (the message names the row).
         TypeError: if a dtype is wrong.
     """
     check_rows("inputs", inputs, labels)
     check_rows("grad_outputs", grad_outputs, labels)
+    check_num_classes(num_classes)
     if inputs.dtype != grad_outputs.dtype:
         raise TypeError(f"inputs and grad_outputs need one dtype, got {inputs.dtype} and {grad_outputs.dtype}")
     if samples is not None and samples.shape != labels.shape:

@@ -7,16 +7,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from imbdyn.ops._checks import IGNORE_INDEX, check_rows
+from imbdyn.ops._checks import IGNORE_INDEX, check_num_classes, check_rows
 from imbdyn.ops._library import define, implement
-from imbdyn.ops.class_logits import cpu
+from imbdyn.ops.class_logits.cpu import register as register_cpu
 from imbdyn.ops.class_logits.reference import class_logits_reference
 
 
 class ClassLogits(NamedTuple):
     """Sums over the rows of each class, all float64 [C]; two batches merge by adding. p = softmax(z)."""
 
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # the field hides tuple.count, which nobody needs here
     """Rows with label c."""
     loss_sum: Tensor
     """Sum of the cross-entropy -log p_y over rows with y = c, in nats."""
@@ -46,12 +46,13 @@ def class_logits(logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORE_I
         Eight float64 [C] sums; a class without rows has 0 in each of its own sums. With C = 1 a margin is +inf.
 
     Raises:
-        ValueError: if shapes disagree or a label is out of range (the message names the row).
+        ValueError: if shapes disagree, there is no class or a label is out of range (the message names the row).
         TypeError: if a dtype is wrong.
 
     Sources: Cao et al. (2019), arXiv 1906.07413 (margin); Tan et al. (2021), arXiv 2012.08548 (gradient sums).
     """
     check_rows("logits", logits, labels)
+    check_num_classes(logits.shape[1])
     return ClassLogits(*torch.ops.imbdyn.class_logits(logits.detach(), labels, ignore_index).unbind(0))
 
 
@@ -61,4 +62,4 @@ def _fake(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:  # noqa:
 
 define("class_logits(Tensor logits, Tensor labels, int ignore_index) -> Tensor", _fake)
 implement("class_logits", "reference", "any", "plain torch, float64", class_logits_reference)
-cpu.register()
+register_cpu()

@@ -7,16 +7,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from imbdyn.ops._checks import IGNORE_INDEX, check_rows
+from imbdyn.ops._checks import IGNORE_INDEX, check_num_classes, check_rows
 from imbdyn.ops._library import define, implement
-from imbdyn.ops.class_moments import cpu
+from imbdyn.ops.class_moments.cpu import register as register_cpu
+from imbdyn.ops.class_moments.cuda import register as register_cuda
 from imbdyn.ops.class_moments.reference import class_moments_reference
 
 
 class ClassMoments(NamedTuple):
     """Moments of one class a row; mergeable by the pairwise rule of Chan, Golub and LeVeque (1979)."""
 
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # the field hides tuple.count, which nobody needs here
     """int64 [C]: rows of each class."""
     mean: Tensor
     """[C, D]: mean of each class's rows; 0 where count is 0."""
@@ -46,15 +47,14 @@ def class_moments(
         count int64 [C]; mean and m2 [C, D], float64 for float64 features and float32 otherwise.
 
     Raises:
-        ValueError: if shapes disagree or a label is out of range (the message names the row).
+        ValueError: if shapes disagree, there is no class or a label is out of range (the message names the row).
         TypeError: if a dtype is wrong.
 
     Source: Chan, Golub, LeVeque (1979), "Updating formulae and a pairwise algorithm for computing sample variances".
     """
     check_rows("features", features, labels)
-    return ClassMoments(
-        *torch.ops.imbdyn.class_moments(features.detach(), labels, num_classes, ignore_index)
-    )
+    check_num_classes(num_classes)
+    return ClassMoments(*torch.ops.imbdyn.class_moments(features.detach(), labels, num_classes, ignore_index))
 
 
 def _fake(features: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG001
@@ -75,6 +75,10 @@ def _from_reference(
     return count, mean.to(dtype), m2.to(dtype)
 
 
-define("class_moments(Tensor features, Tensor labels, int num_classes, int ignore_index) -> (Tensor, Tensor, Tensor)", _fake)
+define(
+    "class_moments(Tensor features, Tensor labels, int num_classes, int ignore_index) -> (Tensor, Tensor, Tensor)",
+    _fake,
+)
 implement("class_moments", "reference", "any", "plain torch, float64", _from_reference)
-cpu.register()
+register_cpu()
+register_cuda()

@@ -65,7 +65,5 @@ def _fake(
     )
 
 
-define(
-    "parameter_norms(Tensor[] params, Tensor?[] grads, Tensor?[] previous, int rows) -> (Tensor, Tensor)", _fake
-)
+define("parameter_norms(Tensor[] params, Tensor?[] grads, Tensor?[] previous, int rows) -> (Tensor, Tensor)", _fake)
 implement("parameter_norms", "reference", "any", "plain torch, float64", parameter_norms_reference)

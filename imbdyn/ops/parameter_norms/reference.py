@@ -27,15 +27,20 @@ def parameter_norms_reference(
 ) -> tuple[Tensor, Tensor]:
     """Return (tensors float64 [P, 4], rows float64 [K, 4]); see `imbdyn.ops.parameter_norms`."""
 
-    def as_rows(tensor: Tensor | None, count: int) -> Tensor | None:
-        return None if tensor is None else tensor.reshape(count, -1)
+    def four(i: int, count: int) -> Tensor:
+        # Not reshape(count, -1): that size is undefined where there are no rows.
+        shape = (count, params[i].numel() // max(count, 1))
+        grad, old = grads[i], previous[i]
+        return _four(
+            params[i].reshape(shape),
+            None if grad is None else grad.reshape(shape),
+            None if old is None else old.reshape(shape),
+        )
 
     device = params[0].device if params else None
     tensors_P4 = torch.zeros(len(params), 4, dtype=torch.float64, device=device)
-    for i, (w, grad, old) in enumerate(zip(params, grads, previous, strict=True)):
-        tensors_P4[i] = _four(w.reshape(1, -1), as_rows(grad, 1), as_rows(old, 1))[0]
+    for i in range(len(params)):
+        tensors_P4[i] = four(i, 1)[0]
     if rows < 0:
         return tensors_P4, tensors_P4.new_zeros(0, 4)
-    count = params[rows].shape[0]
-    rows_K4 = _four(params[rows].reshape(count, -1), as_rows(grads[rows], count), as_rows(previous[rows], count))
-    return tensors_P4, rows_K4
+    return tensors_P4, four(rows, params[rows].shape[0])
