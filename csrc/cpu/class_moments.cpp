@@ -1,0 +1,162 @@
+#include "cpu/class_moments.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "common/thread_pool.h"
+#include "cpu/dispatch.h"
+#include "cpu/kernels.h"
+
+namespace imbdyn {
+namespace {
+
+// Rows of one class that one task takes. Fixed, so that the order of the sums does not follow the thread number.
+constexpr int64_t kSegmentRows = 8192;
+// Bytes of features below which waking a thread costs more than it saves.
+constexpr int64_t kBytesPerThread = 256 * 1024;
+
+/// Row numbers in order of class: a counting sort that touches only the classes that are present.
+struct SortedRows {
+  struct Class {
+    int64_t id;
+    int64_t begin;  ///< its rows are order[begin .. begin + count)
+    int64_t count;
+  };
+  std::vector<Class> present;  ///< in the order in which the labels first name them
+  std::unique_ptr<int64_t[]> order;
+};
+
+/// Fills count [C] and sorts the rows; returns the first bad row, or kAllLabelsGood.
+int64_t sort_rows(const Labels& labels, int64_t rows, int64_t* count, SortedRows& sorted) {
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t y = labels.data[i * labels.stride];
+    if (y == labels.ignore_index) continue;
+    if (y < 0 || y >= labels.num_classes) return i;
+    if (count[y]++ == 0) sorted.present.push_back({y, 0, 0});
+  }
+  // Not initialised: a page of it exists only once a class there is present.
+  std::unique_ptr<int64_t[]> next(new int64_t[static_cast<size_t>(labels.num_classes)]);
+  int64_t begin = 0;
+  for (SortedRows::Class& c : sorted.present) {
+    c.begin = next[c.id] = begin;
+    c.count = count[c.id];
+    begin += c.count;
+  }
+  sorted.order.reset(new int64_t[static_cast<size_t>(begin)]);
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t y = labels.data[i * labels.stride];
+    if (y != labels.ignore_index) sorted.order[next[y]++] = i;
+  }
+  return kAllLabelsGood;
+}
+
+/// Rows of one class, at most kSegmentRows of them.
+struct Segment {
+  int64_t class_id;
+  int64_t begin;
+  int64_t count;
+  int64_t partial;  ///< its row in the partial results, -1 if the class has only this segment
+};
+
+std::vector<Segment> cut(const std::vector<SortedRows::Class>& classes, int64_t* partials) {
+  std::vector<Segment> segments;
+  segments.reserve(classes.size());
+  *partials = 0;
+  for (const SortedRows::Class& c : classes) {
+    for (int64_t done = 0; done < c.count; done += kSegmentRows) {
+      segments.push_back(
+          {c.id, c.begin + done, std::min(kSegmentRows, c.count - done), c.count <= kSegmentRows ? -1 : (*partials)++});
+    }
+  }
+  return segments;
+}
+
+template <class Out>
+void store(const double* from, Out* to, int64_t columns) {
+  for (int64_t j = 0; j < columns; ++j) to[j] = static_cast<Out>(from[j]);
+}
+
+/// Merge a class's segments into its first one, in their order, by the pairwise rule of Chan et al. (1979).
+void merge_segments(const Segment* segments, int64_t count, double* mean, double* m2, int64_t columns) {
+  double* const to_mean = mean + segments[0].partial * columns;
+  double* const to_m2 = m2 + segments[0].partial * columns;
+  double before = static_cast<double>(segments[0].count);
+  for (int64_t k = 1; k < count; ++k) {
+    const double n = static_cast<double>(segments[k].count);
+    const double weight = n / (before + n);
+    const double* const from_mean = mean + segments[k].partial * columns;
+    const double* const from_m2 = m2 + segments[k].partial * columns;
+    for (int64_t j = 0; j < columns; ++j) {
+      const double delta = from_mean[j] - to_mean[j];
+      to_m2[j] += from_m2[j] + delta * delta * (before * weight);
+      // Infinite means have no difference, but inf and a finite mean average to inf.
+      to_mean[j] =
+          std::isfinite(delta) ? to_mean[j] + delta * weight : to_mean[j] * (1 - weight) + from_mean[j] * weight;
+    }
+    before += n;
+  }
+}
+
+template <class Out>
+void run(const Matrix& features, const SortedRows& sorted, const Moments& out, int threads) {
+  const int64_t columns = features.columns;
+  int64_t partials = 0;
+  const std::vector<Segment> segments = cut(sorted.present, &partials);
+  std::vector<double> partial_mean(static_cast<size_t>(partials * columns));
+  std::vector<double> partial_m2(partial_mean.size());
+  Out* const out_mean = static_cast<Out*>(out.mean);
+  Out* const out_m2 = static_cast<Out*>(out.m2);
+  const auto kernel = kernels().class_moments[static_cast<int>(features.type)];
+
+  const int64_t panels = (columns + kMomentsPanel - 1) / kMomentsPanel;
+  const int64_t tiles = static_cast<int64_t>(segments.size()) * panels;
+  parallel_for(threads, tiles, [&](int64_t task, int) {
+    const Segment& segment = segments[static_cast<size_t>(task / panels)];
+    const int64_t column = task % panels * kMomentsPanel;
+    const int64_t width = std::min(kMomentsPanel, columns - column);
+    double mean[kMomentsPanel], m2[kMomentsPanel];
+    const bool whole = segment.partial < 0;
+    double* const to_mean = whole ? mean : partial_mean.data() + segment.partial * columns + column;
+    double* const to_m2 = whole ? m2 : partial_m2.data() + segment.partial * columns + column;
+    kernel({features, sorted.order.get() + segment.begin, segment.count, column, width, to_mean, to_m2});
+    if (!whole) return;
+    store(mean, out_mean + segment.class_id * columns + column, width);
+    store(m2, out_m2 + segment.class_id * columns + column, width);
+  });
+
+  for (size_t first = 0; first < segments.size();) {
+    size_t end = first + 1;
+    while (end < segments.size() && segments[end].class_id == segments[first].class_id) ++end;
+    if (segments[first].partial >= 0) {
+      merge_segments(&segments[first], static_cast<int64_t>(end - first), partial_mean.data(), partial_m2.data(),
+                     columns);
+      store(partial_mean.data() + segments[first].partial * columns, out_mean + segments[first].class_id * columns,
+            columns);
+      store(partial_m2.data() + segments[first].partial * columns, out_m2 + segments[first].class_id * columns,
+            columns);
+    }
+    first = end;
+  }
+}
+
+int64_t bytes_of(ElementType type) { return type == ElementType::float64 ? 8 : type == ElementType::float32 ? 4 : 2; }
+
+}  // namespace
+
+int64_t class_moments(const Matrix& features, const Labels& labels, const Moments& out, int threads) {
+  SortedRows sorted;
+  const int64_t bad_row = sort_rows(labels, features.rows, out.count, sorted);
+  if (bad_row != kAllLabelsGood) return bad_row;
+  const int64_t bytes = features.rows * features.columns * bytes_of(features.type);
+  threads = static_cast<int>(std::min<int64_t>(threads, 1 + bytes / kBytesPerThread));
+  if (features.type == ElementType::float64) {
+    run<double>(features, sorted, out, threads);
+  } else {
+    run<float>(features, sorted, out, threads);
+  }
+  return kAllLabelsGood;
+}
+
+}  // namespace imbdyn

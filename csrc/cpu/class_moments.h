@@ -1,0 +1,22 @@
+// Count, mean and sum of squared deviations of the rows of each class, in one pass over the features.
+#pragma once
+
+#include "common/arrays.h"
+
+namespace imbdyn {
+
+/// Where the moments go: zero-filled by the caller; only the classes that are present are written.
+struct Moments {
+  int64_t* count;  ///< [C]
+  void* mean;      ///< [C, D], float64 for float64 features, else float32
+  void* m2;        ///< [C, D], likewise
+};
+
+/// Returns kAllLabelsGood, or the first row whose label is bad (then mean and m2 are untouched).
+///
+/// The result does not depend on `threads`. Bound by reading the features once. Memory: 8 bytes a row, 8 bytes of
+/// address space a class (touched where a class is present), 16 bytes a column for each 8192 rows of a class that has
+/// more of them, and 80 KiB of stack a thread.
+int64_t class_moments(const Matrix& features, const Labels& labels, const Moments& out, int threads);
+
+}  // namespace imbdyn

@@ -1,0 +1,55 @@
+# Addresses are those of Tensor.data_ptr(), strides count elements, `type` is a number of _extension.ELEMENT_TYPES.
+# Both kernels return -1, or the first row whose label is neither a class nor ignore_index.
+compiler: str
+has_cuda: bool
+
+def active_isa() -> str: ...
+def available_isas() -> list[str]: ...
+def class_moments(
+    features: int,
+    type: int,
+    rows: int,
+    columns: int,
+    row_stride: int,
+    column_stride: int,
+    labels: int,
+    label_stride: int,
+    num_classes: int,
+    ignore_index: int,
+    count: int,
+    mean: int,
+    m2: int,
+    threads: int,
+    /,
+) -> int: ...
+def class_logits(
+    logits: int,
+    type: int,
+    rows: int,
+    num_classes: int,
+    row_stride: int,
+    column_stride: int,
+    labels: int,
+    label_stride: int,
+    ignore_index: int,
+    sums: int,
+    threads: int,
+    /,
+) -> int: ...
+
+# Only where has_cuda is True. Addresses are the device's; the call returns before the kernel has run.
+def class_moments_cuda(
+    features: int,
+    type: int,
+    rows: int,
+    columns: int,
+    row_stride: int,
+    column_stride: int,
+    order: int,
+    start: int,
+    num_classes: int,
+    mean: int,
+    m2: int,
+    stream: int,
+    /,
+) -> None: ...

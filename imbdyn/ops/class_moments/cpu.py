@@ -1,0 +1,46 @@
+"""class_moments in C++: rows sorted by class, then one read of the features (csrc/cpu/class_moments.h)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from imbdyn.ops import _extension
+from imbdyn.ops._checks import bad_label
+from imbdyn.ops._library import implement, unavailable
+
+
+def register() -> None:
+    """Let the compiled kernel serve CPU tensors, or record why it cannot."""
+    _C = _extension.kernels
+    if _C is None:
+        unavailable("class_moments", "cpu", "cpu", "C++", _extension.why_missing)
+        return
+
+    def class_moments_cpu(
+        features: Tensor, labels: Tensor, num_classes: int, ignore_index: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
+        # Zero-filled: the kernel writes only the classes that are present.
+        count = torch.zeros(num_classes, dtype=torch.int64)
+        mean = torch.zeros(num_classes, features.shape[1], dtype=dtype)
+        m2 = torch.zeros(num_classes, features.shape[1], dtype=dtype)
+        row = _C.class_moments(
+            features.data_ptr(),
+            _extension.element_type("features", features.dtype),
+            *features.shape,
+            *features.stride(),
+            labels.data_ptr(),
+            labels.stride(0),
+            num_classes,
+            ignore_index,
+            count.data_ptr(),
+            mean.data_ptr(),
+            m2.data_ptr(),
+            torch.get_num_threads(),
+        )
+        if row >= 0:
+            raise bad_label(row, int(labels[row]), num_classes, ignore_index)
+        return count, mean, m2
+
+    implement("class_moments", "cpu", "cpu", f"C++, {_C.active_isa()}", class_moments_cpu)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from op_cases import DTYPES, SETTINGS, Rows, assert_accurate, lay_out, make_rows, row_cases
+from torch import Tensor
+
+from imbdyn.ops import class_moments
+from imbdyn.ops.class_moments import accumulator_dtype
+from imbdyn.ops.class_moments.reference import class_moments_reference
+
+PANEL = 1024  # columns that the C++ kernel takes at a time
+SEGMENT = 8192  # rows of one class that one task takes
+
+
+def plain_torch(case: Rows) -> tuple[Tensor, Tensor]:
+    x = case.matrix.to(accumulator_dtype(case.matrix.dtype))
+    mean = x.new_zeros(case.num_classes, x.shape[1])
+    m2 = torch.zeros_like(mean)
+    for c in case.labels[case.labels >= 0].unique().tolist():
+        rows = x[case.labels == c]
+        mean[c] = rows.mean(0)
+        m2[c] = (rows - mean[c]).square().sum(0)
+    return mean, m2
+
+
+def check(case: Rows) -> None:
+    x, dtype = case.matrix, case.matrix.dtype
+    count, mean, m2 = class_moments(x, case.labels, case.num_classes)
+    oracle_count, oracle_mean, oracle_m2 = class_moments_reference(x, case.labels, case.num_classes)
+    plain_mean, plain_m2 = plain_torch(case)
+    assert mean.dtype == m2.dtype == accumulator_dtype(dtype)
+    assert torch.equal(count, oracle_count)
+    # A mean is rounded like the largest of its terms.
+    largest = x.double().abs().nan_to_num(posinf=0).amax(0) if len(x) else oracle_mean.new_zeros(x.shape[1])
+    assert_accurate("mean", mean, oracle_mean, plain_mean, largest, dtype)
+    # d = x - shift is rounded like x where x is close to it, so the sum of d^2 feels it once for each deviation.
+    assert_accurate("m2", m2, oracle_m2, plain_m2, 2 * oracle_m2, dtype)
+
+
+@SETTINGS
+@given(row_cases(columns=(0, 1, 3, 16, 33, 130), classes=(1, 2, 10, 1000)))
+def test_matches_reference(case: Rows) -> None:
+    check(case)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("columns", [PANEL - 1, PANEL, PANEL + 1])
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+def test_matches_reference_at_panel_edges(columns: int, layout: str, dtype: torch.dtype) -> None:
+    check(make_rows(70, columns, 3, dtype, layout))
+
+
+@pytest.mark.parametrize("rows", [SEGMENT - 1, SEGMENT, SEGMENT + 1, 2 * SEGMENT + 5])
+@pytest.mark.parametrize("special", ["", "inf", "-inf inf nan"])
+def test_matches_reference_at_segment_edges(rows: int, special: str) -> None:
+    case = make_rows(rows, 3, 1, special=special, mean=3.0)
+    if special:
+        case.matrix[:, 0] = 1.0
+        case.matrix[-1, 0] = torch.inf  # in the last segment alone
+    check(case)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_absent_class_is_exactly_zero(dtype: torch.dtype) -> None:
+    case = make_rows(40, 9, 3, dtype)
+    count, mean, m2 = class_moments(case.matrix, case.labels, 1000)
+    assert count[3:].count_nonzero() == mean[3:].count_nonzero() == m2[3:].count_nonzero() == 0
+    assert count.sum() == 40
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 256, 257, SEGMENT + 1])
+def test_equal_rows_have_their_own_value_as_mean_and_no_deviation(rows: int, dtype: torch.dtype) -> None:
+    x = torch.full((rows, 2), 0.1, dtype=dtype)
+    _, mean, m2 = class_moments(x, torch.zeros(rows, dtype=torch.int64), 1)
+    assert torch.equal(mean, x[:1].to(mean.dtype))
+    # Three rows have no power-of-two shift: what is left is the square of one rounding.
+    assert float(m2.max()) <= rows * (0.1 * torch.finfo(mean.dtype).eps) ** 2
+
+
+def test_variance_keeps_five_digits_at_mean_1e4_and_deviation_1_in_float32() -> None:
+    case = make_rows(4096, 32, 2, mean=1e4)
+    count, _, m2 = class_moments(case.matrix, case.labels, 2)
+    _, _, oracle = class_moments_reference(case.matrix, case.labels, 2)
+    variance, exact = m2.double() / (count[:, None] - 1), oracle / (count[:, None] - 1)
+    assert bool(((variance - exact).abs() <= 0.5e-5 * exact).all())
+
+
+def test_values_whose_sum_overflows_float32_have_a_finite_mean() -> None:
+    x = torch.full((300, 1), 3e38)
+    x[::2] *= -1
+    _, mean, m2 = class_moments(x, torch.zeros(300, dtype=torch.int64), 1)
+    assert mean.item() == 0
+    assert m2.item() == torch.inf
+
+
+def test_other_ignore_index_takes_out_its_rows() -> None:
+    case = make_rows(50, 4, 3)
+    labels = torch.where(case.labels == 1, 7, case.labels)
+    got = class_moments(case.matrix, labels, 3, ignore_index=7)
+    assert got.count[1] == 0
+    assert torch.equal(got.mean[0], class_moments(case.matrix, case.labels, 3).mean[0])
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+def test_result_is_bitwise_the_same_for_any_layout_of_the_labels(layout: str) -> None:
+    case = make_rows(200, 20, 5, layout=layout)
+    strided = lay_out(case.labels[:, None], "every other row")[:, 0]
+    assert strided.stride(0) == 2
+    for a, b in zip(class_moments(case.matrix, case.labels, 5), class_moments(case.matrix, strided, 5), strict=True):
+        assert torch.equal(a, b)

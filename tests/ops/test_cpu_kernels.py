@@ -1,0 +1,162 @@
+"""How the compiled kernels run: repeatable, on any number of threads, after fork, on every instruction set."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from op_cases import DTYPES, Rows, make_rows
+from torch import Tensor
+
+from imbdyn import ops
+from imbdyn.ops import _extension
+
+pytestmark = pytest.mark.skipif(_extension.kernels is None, reason=_extension.why_missing)
+
+
+def everything(case: Rows) -> list[Tensor]:
+    """Both kernels' results: moments of the matrix, and its columns taken as logits."""
+    labels = torch.where(case.labels < 0, case.labels, case.labels % case.matrix.shape[1])
+    return [
+        *ops.class_moments(case.matrix, case.labels, case.num_classes),
+        *ops.class_logits(case.matrix, labels),
+    ]
+
+
+def large_cases() -> list[Rows]:
+    """Inputs that several threads share, in both ways of the logits kernel and with a class of several segments."""
+    return [
+        make_rows(3000, 300, 7, ignored=True),
+        make_rows(3000, 300, 7, torch.bfloat16, "transposed"),
+        make_rows(40_000, 12, 2, torch.float16),
+        make_rows(3000, 200, 50, torch.float64, special="nan inf"),
+    ]
+
+
+def assert_bitwise(got: list[Tensor], expected: list[Tensor]) -> None:
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.fixture
+def restore_threads() -> Any:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("case", large_cases(), ids=str)
+@pytest.mark.usefixtures("restore_threads")
+def test_result_is_bitwise_the_same_on_1_2_3_and_again_2_threads(case: Rows) -> None:
+    torch.set_num_threads(1)
+    expected = everything(case)
+    for threads in (2, 3, 2, 2):
+        torch.set_num_threads(threads)
+        assert_bitwise(everything(case), expected)
+
+
+@pytest.mark.usefixtures("restore_threads")
+def test_several_threads_may_call_at_once() -> None:
+    torch.set_num_threads(2)
+    cases = large_cases()
+    expected = [everything(case) for case in cases]
+    with ThreadPoolExecutor(4) as callers:
+        runs = [(i, callers.submit(everything, cases[i])) for _ in range(5) for i in range(len(cases))]
+        for i, run in runs:
+            assert_bitwise(run.result(), expected[i])
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    inherited = {k: v for k, v in os.environ.items() if k != "IMBDYN_FORCE_ISA"}
+    return subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
+        env={**inherited, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True,
+        timeout=100,
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts its threads in /proc")
+def test_forked_child_computes_the_same_on_threads_of_its_own_and_exits() -> None:
+    # In a process of its own: a fork of the test process would copy whatever other tests left running.
+    code = """
+import os, torch, traceback
+from test_cpu_kernels import assert_bitwise, make_rows
+from imbdyn.ops import class_moments
+torch.set_num_threads(2)
+case = make_rows(3000, 300, 7)
+expected = class_moments(case.matrix, case.labels, 7)
+
+def in_child(then):
+    child = os.fork()
+    if child == 0:
+        try:
+            assert len(os.listdir("/proc/self/task")) == 1
+            got = class_moments(case.matrix, case.labels, 7)
+            assert len(os.listdir("/proc/self/task")) == 2
+            assert_bitwise(got, expected)
+            then()
+            os._exit(7)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+for _ in range(3):
+    in_child(lambda: in_child(lambda: None))
+    assert_bitwise(class_moments(case.matrix, case.labels, 7), expected)
+"""
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def isa_cases() -> list[Rows]:
+    small = [make_rows(70, 67, 5, dtype, ignored=True, special="-inf inf nan") for dtype in DTYPES]
+    return [*large_cases(), *small, make_rows(70, 33, 3, layout="every other column")]
+
+
+ISAS = _extension.kernels.available_isas() if _extension.kernels is not None else []
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_forced_instruction_set_runs_and_agrees(isa: str) -> None:
+    code = """
+import sys, torch
+from imbdyn.ops import _extension
+from imbdyn.ops._library import serving
+from test_cpu_kernels import everything, isa_cases
+results = [everything(case) for case in isa_cases()]
+torch.save([_extension.kernels.active_isa(), serving("class_logits", "cpu").detail, results], sys.stdout.buffer)
+"""
+    done = run_python(code, IMBDYN_FORCE_ISA=isa)
+    assert done.returncode == 0, done.stderr.decode()
+    active, detail, results = torch.load(io.BytesIO(done.stdout))
+    assert active == isa
+    assert detail == f"C++, {isa}"
+    for case, got in zip(isa_cases(), results, strict=True):
+        # Only contracted multiply-adds differ: a few roundings in each of up to 3000 terms that partly cancel.
+        tolerance = 1e-13 if case.matrix.dtype == torch.float64 else 1e-5
+        for a, b in zip(got, everything(case), strict=True):
+            torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def test_unknown_instruction_set_is_an_error_that_lists_the_known_ones() -> None:
+    done = run_python("from imbdyn import _C; _C.active_isa()", IMBDYN_FORCE_ISA="avx9")
+    assert done.returncode != 0
+    last_line = done.stderr.decode().strip().splitlines()[-1]
+    assert last_line.startswith("ValueError: IMBDYN_FORCE_ISA names 'avx9', which is none of the known")
+    assert all(isa in last_line for isa in ISAS)
+
+
+@pytest.mark.skipif(ISAS != ["avx2", "sse2"], reason="needs an x86-64 processor with AVX2 and without AVX-512")
+def test_instruction_set_that_the_machine_lacks_is_an_error_that_lists_what_it_has() -> None:
+    done = run_python("from imbdyn import _C; _C.active_isa()", IMBDYN_FORCE_ISA="avx512")
+    assert done.returncode != 0
+    assert "names 'avx512', which needs AVX-512 F, BW, DQ and VL; this machine has: avx2, sse2" in done.stderr.decode()
