@@ -31,17 +31,19 @@ class Batch:
         self.watch = watch
         self.features = features
         self._owner = owner
-        self._modes = ExitStack()
+        self._modes = ExitStack() if watch is not None or features is not None else None
 
     def __enter__(self) -> None:
-        for mode in (self.features, self.watch):
-            if mode is not None:
-                self._modes.enter_context(mode)
+        if self._modes is not None:
+            for mode in (self.features, self.watch):
+                if mode is not None:
+                    self._modes.enter_context(mode)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._modes.close()
+        if self._modes is not None:
+            self._modes.close()
         self._owner.leave_batch(self, completed=error is None)
 
 

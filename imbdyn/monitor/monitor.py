@@ -19,7 +19,7 @@ from imbdyn.monitor.model import WatchedModel
 from imbdyn.monitor.problems import Problems
 from imbdyn.monitor.recorder import Recorder
 from imbdyn.monitor.residuals import warn_of_residuals
-from imbdyn.monitor.step import OptimizerStep
+from imbdyn.monitor.step import GradientReading, OptimizerStep
 from imbdyn.monitor.stopwatch import Stopwatch
 from imbdyn.ops._checks import IGNORE_INDEX, check_labels
 from imbdyn.taps import Coverage, Watch
@@ -216,17 +216,17 @@ class Monitor:
             self._cadence.spend(batch.watch.seconds)
         if not completed:
             return
-        with self._stopwatch, self._problems.contained("reading a batch"), torch.no_grad():
-            if batch.wants_logits:
-                self._problems.warn(
-                    "no forward pass", "no forward pass of the monitored model was seen inside a monitor.batch(...)"
-                )
-            if batch.features is not None:
-                self._model.learn_classifier(batch.features)
-            if self._evaluation is not None:
+        if batch.wants_logits:
+            self._problems.warn(
+                "no forward pass", "no forward pass of the monitored model was seen inside a monitor.batch(...)"
+            )
+        if batch.features is not None:
+            self._model.learn_classifier(batch.features)
+        if self._evaluation is not None:
+            with self._reading("the features"):
                 self._evaluation.add(batch)
-            elif batch.watch is not None and self._step is not None:
-                self._step.gradients.add(batch.watch)
+        elif batch.watch is not None and self._step is not None:
+            self._step.gradients.add(batch.watch)
 
     def _check(self, labels: Tensor) -> None:
         if labels.dim() != 1 or labels.dtype != torch.int64:
@@ -259,7 +259,7 @@ class Monitor:
         batch = self._batch
         if batch is None or not batch.wants_logits:
             return
-        with self._stopwatch, torch._C.DisableTorchFunction():
+        with self._stopwatch:
             logits = self._model.logits_of(output, batch.labels)  # a wrong output is the user's mistake: it raises
             batch.wants_logits = False
             with self._problems.contained("reading the logits"):
@@ -277,7 +277,7 @@ class Monitor:
 
     def _after_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
         step, self._step = self._step, None
-        with self._reading("a step"):
+        with self._stopwatch, self._problems.contained("recording a step"):
             self._recorder.weights_moved()
             if step is None:
                 self._problems.warn(
@@ -286,20 +286,20 @@ class Monitor:
                     "wrap forward and backward in `with monitor.batch(labels):`",
                 )
             else:
-                self._record(step)
+                self._recorder.window.merge(step.logits)
+                if step.reading is not None:
+                    with self._reading("a step"):
+                        self._record(self._cadence.steps + 1, step, step.reading)
+            self._recorder.maybe_flush()
         self._cadence.step_done(
             sampled=step is not None and step.reading is not None, logits=step is not None and step.read_logits
         )
 
-    def _record(self, step: OptimizerStep) -> None:
-        number = self._cadence.steps + 1
-        self._recorder.window.merge(step.logits)
-        if step.reading is not None:
-            self._recorder.note_coverage(self._coverage)
-            warn_of_residuals(number, step.reading, self._problems)
-            self._recorder.sampled_step(number, step.reading)
-            self._recorder.close_window(number, step)
-        self._recorder.maybe_flush()
+    def _record(self, number: int, step: OptimizerStep, reading: GradientReading) -> None:
+        self._recorder.note_coverage(self._coverage)
+        warn_of_residuals(number, reading, self._problems)
+        self._recorder.sampled_step(number, reading)
+        self._recorder.close_window(number, step)
 
     def _close_window(self) -> None:
         with self._problems.contained("closing a window"):

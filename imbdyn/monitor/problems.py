@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import Literal
 
 
@@ -33,21 +32,41 @@ class Problems:
         self._seen[kind] = {"message": message, "times": 1}
         warnings.warn(message, ImbdynWarning, stacklevel=4)
 
-    @contextmanager
-    def contained(self, doing: str) -> Iterator[None]:
-        """Run a part of the instrument whose failure training must survive."""
-        try:
-            yield
-        except ImbdynWarning:
-            raise  # the user has made warnings errors
-        except Exception as error:
-            if self._on_error == "raise":
-                raise
-            self.warn(
-                f"{doing}: {type(error).__name__}",
-                f"imbdyn failed while {doing} and training goes on: {type(error).__name__}: {error}",
-            )
+    def contained(self, doing: str) -> Contained:
+        """Return the context of a part of the instrument whose failure training must survive."""
+        return Contained(self, doing)
+
+    def survive(self, doing: str, error: Exception) -> bool:
+        """Warn of a failure and return True, or return False if it is to be raised."""
+        if self._on_error == "raise" or isinstance(error, ImbdynWarning):  # the latter: warnings were made errors
+            return False
+        self.warn(
+            f"{doing}: {type(error).__name__}",
+            f"imbdyn failed while {doing} and training goes on: {type(error).__name__}: {error}",
+        )
+        return True
 
     def record(self) -> dict[str, dict[str, object]]:
         """Return kind -> {"message", "times"} for run.json."""
         return self._seen
+
+
+class Contained:
+    """A context that survives an Exception inside it, as `Problems.survive` decides.
+
+    A class, not a generator: it is entered several times a step, at a third of the cost.
+    """
+
+    __slots__ = ("_doing", "_problems")
+
+    def __init__(self, problems: Problems, doing: str) -> None:
+        self._problems = problems
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        return isinstance(error, Exception) and self._problems.survive(self._doing, error)

@@ -28,6 +28,8 @@ from imbdyn.trace import TraceWriter
 #: The evaluation that others are compared with.
 TRAIN_EVAL = "train_eval"
 
+_COUNT_AT_ONCE = 256
+
 
 class Recorder:
     """Owns the writer; every row of the trace is written here, by way of `tables`."""
@@ -56,6 +58,7 @@ class Recorder:
         self._since = 0
         self._coverage: dict[str, Any] | None = None
         self._class_counts = np.zeros(num_classes, dtype=np.int64)
+        self._uncounted: list[Tensor] = []
         self._first_epoch_is_over = False
         self._classifier: dict[str, Any] | None = None
         self._classifier_step = 0
@@ -82,10 +85,10 @@ class Recorder:
 
     def count_classes(self, labels: Tensor) -> None:
         """Count the samples of each class in the first epoch: the class counts of the training data."""
-        if self._first_epoch_is_over:
-            return
-        counted = labels[labels >= 0].bincount(minlength=self._num_classes)
-        self._class_counts += counted.cpu().numpy()
+        if not self._first_epoch_is_over:
+            self._uncounted.append(labels.clone())  # counting waits: a call a batch would be dear on a tiny model
+            if len(self._uncounted) >= _COUNT_AT_ONCE:
+                self._count()
 
     def close_window(self, step: int, closed_by: OptimizerStep | None = None) -> None:
         """Write the logits of the steps after the last window up to `step`; nothing if there were none."""
@@ -210,7 +213,14 @@ class Recorder:
         self._update_run()
         self._writer.close(status)
 
+    def _count(self) -> None:
+        if self._uncounted:
+            labels = torch.cat(self._uncounted)
+            self._uncounted = []
+            self._class_counts += labels[labels >= 0].bincount(minlength=self._num_classes).cpu().numpy()
+
     def _update_run(self) -> None:
+        self._count()
         self._writer.update_run(
             class_counts=self._class_counts.tolist(),
             overhead=self._cadence.record(),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imbdyn.ops import ClassLogits, class_logits
+from imbdyn.ops import ClassLogits, class_logits_sums
 
 
 class LogitSums:
@@ -20,7 +19,7 @@ class LogitSums:
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Read the logits [N, C] of one batch."""
-        sums = torch.stack(class_logits(logits, labels, ignore_index=self._ignore_index))
+        sums = class_logits_sums(logits, labels, ignore_index=self._ignore_index)
         self._sums = sums if self._sums is None else self._sums.add_(sums)
 
     def merge(self, other: LogitSums) -> None:

@@ -51,9 +51,15 @@ def class_logits(logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORE_I
 
     Sources: Cao et al. (2019), arXiv 1906.07413 (margin); Tan et al. (2021), arXiv 2012.08548 (gradient sums).
     """
+    return ClassLogits(*class_logits_sums(logits, labels, ignore_index=ignore_index).unbind(0))
+
+
+def class_logits_sums(logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORE_INDEX) -> Tensor:
+    """Return what `class_logits` returns as one float64 [8, C], a row a field: for adding up many batches."""
     check_rows("logits", logits, labels)
     check_num_classes(logits.shape[1])
-    return ClassLogits(*torch.ops.imbdyn.class_logits(logits.detach(), labels, ignore_index).unbind(0))
+    sums: Tensor = torch.ops.imbdyn.class_logits(logits.detach(), labels, ignore_index)
+    return sums
 
 
 def _fake(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:  # noqa: ARG001
