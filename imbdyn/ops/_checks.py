@@ -15,12 +15,21 @@ def bad_label(row: int, value: int, num_classes: int, ignore_index: int) -> Valu
     )
 
 
-def check_labels(labels: Tensor, num_classes: int, ignore_index: int) -> None:
-    """Raise ValueError naming the first row of int64 `labels` [N] that is no class in 0..num_classes-1."""
-    bad = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)
-    if bool(bad.any()):
-        row = int(bad.nonzero()[0])
-        raise bad_label(row, int(labels[row]), num_classes, ignore_index)
+def check_labels(labels: Tensor, num_classes: int, ignore_index: int) -> bool:
+    """Check int64 `labels` [N]; return whether every row counts, that is, none is `ignore_index`.
+
+    Raises:
+        ValueError: naming the first row that is neither a class in 0..num_classes-1 nor `ignore_index`.
+    """
+    if not labels.numel():
+        return True
+    low, high = (int(bound) for bound in labels.aminmax())
+    if not 0 <= low <= high < num_classes:
+        bad = ((labels < 0) | (labels >= num_classes)) & (labels != ignore_index)
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0])
+            raise bad_label(row, int(labels[row]), num_classes, ignore_index)
+    return not low <= ignore_index <= high or not bool((labels == ignore_index).any())
 
 
 def check_rows(name: str, rows: Tensor, labels: Tensor) -> None:

@@ -33,9 +33,8 @@ def class_gram_portable(
     ignore_index: int,
 ) -> tuple[Tensor, Tensor]:
     """Return (gram float64 [C, C], sample_norm_sq float64 [C]); see `imbdyn.ops.class_gram`."""
-    check_labels(labels, num_classes, ignore_index)
-    counted = labels != ignore_index
-    if not bool(counted.all()):
+    if not check_labels(labels, num_classes, ignore_index):
+        counted = labels != ignore_index
         inputs, grad_outputs, labels = inputs[counted], grad_outputs[counted], labels[counted]
         samples = None if samples is None else samples[counted]
     if inputs.element_size() < 4:  # bf16 and fp16 products need float32 sums
@@ -104,6 +103,11 @@ def _gram_way(
 def _direct_way(
     a_RI: Tensor, d_RO: Tensor, y_R: Tensor, present: int, _samples: Tensor | None, _rows_per_sample: int
 ) -> tuple[Tensor, Tensor]:
+    norm_R = a_RI.double().square().sum(1) * d_RO.double().square().sum(1)
+    norm_P = norm_R.new_zeros(present).index_add_(0, y_R, norm_R)
+    if a_RI.shape[1] == 1:  # a bias: its class gradients are sums of rows
+        gradient_PO = d_RO.new_zeros(present, d_RO.shape[1]).index_add_(0, y_R, d_RO * a_RI)
+        return (gradient_PO @ gradient_PO.T).double(), norm_P
     order = y_R.argsort(stable=True)
     counts = y_R.bincount(minlength=present).tolist()
     a_by_class, d_by_class = a_RI[order].split(counts), d_RO[order].split(counts)
@@ -113,8 +117,7 @@ def _direct_way(
         outputs = slice(start, start + step)
         slice_P = torch.stack([(d[:, outputs].T @ a).flatten() for a, d in zip(a_by_class, d_by_class, strict=True)])
         _add_products(gram_PP, slice_P)
-    norm_R = a_RI.double().square().sum(1) * d_RO.double().square().sum(1)
-    return gram_PP, norm_R.new_zeros(present).index_add_(0, y_R, norm_R)
+    return gram_PP, norm_P
 
 
 def _sample_way(
