@@ -37,24 +37,25 @@ def gradient_norms(axes: Axes, trace: imbdyn.Trace, rare: list[int]) -> None:
 
 
 def main(folder: Path, picture: Path) -> None:
-    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    figure, axes = plt.subplots(1, 4, figsize=(11, 2.9), layout="constrained")
+    plt.rcParams.update({"font.size": 9, "axes.titlesize": 9.5, "axes.spines.top": False, "axes.spines.right": False})
+    figure, axes = plt.subplots(1, 4, figsize=(12.5, 2.9), layout="constrained")
     titles = {
-        "balanced": "balanced:\nlearned alike",
-        "imbalanced": "imbalance 20 : 1:\nlate, then memorised",
-        "scarce": "all classes as small:\nfew samples alone",
+        "balanced": "balanced",
+        "imbalanced": "imbalanced: rare five cut to 1/{ratio:g}",
+        "scarce": "scarce: all ten cut to 1/{ratio:g}",
     }
     for name, axis in zip(titles, axes, strict=False):
         trace = imbdyn.open_trace(folder / name)
         rare = trace.run["config"]["rare_classes"]
+        ratio = trace.run["config"]["experiment"]["imbalance"]["ratio"]
         recall(axis, trace, rare, "train_eval", "-")
         recall(axis, trace, rare, "test", ":")
-        axis.set(title=titles[name], xlabel="epoch", ylim=(0, 1.03))
+        axis.set(title=titles[name].format(ratio=ratio), xlabel="epoch", ylim=(0, 1.03))
         if name == "imbalanced":
             gradient_norms(axes[3], trace, rare)
     axes[0].set_ylabel("recall (mean of five classes)")
     axes[0].legend(frameon=False, fontsize=8, loc="lower right")
-    axes[3].set(title="imbalance 20 : 1: gradient norm\nof a class, per sample in the batch", xlabel="epoch")
+    axes[3].set(title="imbalanced: gradient norm / samples", xlabel="epoch", ylabel="class gradient / n (mean of five)")
     figure.savefig(picture, dpi=130)
 
 

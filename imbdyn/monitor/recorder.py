@@ -28,8 +28,6 @@ from imbdyn.trace import TraceWriter
 #: The evaluation that others are compared with.
 TRAIN_EVAL = "train_eval"
 
-_COUNT_AT_ONCE = 256
-
 
 class Recorder:
     """Owns the writer; every row of the trace is written here, by way of `tables`."""
@@ -86,9 +84,7 @@ class Recorder:
     def count_classes(self, labels: Tensor) -> None:
         """Count the samples of each class in the first epoch: the class counts of the training data."""
         if not self._first_epoch_is_over:
-            self._uncounted.append(labels.clone())  # counting waits: a call a batch would be dear on a tiny model
-            if len(self._uncounted) >= _COUNT_AT_ONCE:
-                self._count()
+            self._uncounted.append(labels.clone())  # counted when run.json is written: a call a batch would be dear
 
     def close_window(self, step: int, closed_by: OptimizerStep | None = None) -> None:
         """Write the logits of the steps after the last window up to `step`; nothing if there were none."""
@@ -191,7 +187,7 @@ class Recorder:
         if record == self._coverage:
             return
         self._coverage = record
-        self._writer.update_run(coverage=record, classifier=self._model.layer)
+        self._update_run(coverage=record, classifier=self._model.layer)
         missing = [f"{name} ({coverage.refused.get(name, 'not used')})" for name in sizes if name not in covered]
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -204,28 +200,31 @@ class Recorder:
     def maybe_flush(self) -> None:
         """Let the writer write, when it is time."""
         if self._writer.flush_due():
-            self._update_run()
+            self._update_run(**self._state())
             self._writer.flush()
 
     def close(self, status: Status) -> None:
         """End the trace."""
         self._write_classifier()
-        self._update_run()
+        self._update_run(**self._state())
         self._writer.close(status)
 
-    def _count(self) -> None:
+    def _state(self) -> dict[str, Any]:
+        """Return the fields of run.json that change while the run goes on."""
         if self._uncounted:
             labels = torch.cat(self._uncounted)
             self._uncounted = []
             self._class_counts += labels[labels >= 0].bincount(minlength=self._num_classes).cpu().numpy()
+        return {
+            "class_counts": self._class_counts.tolist(),
+            "overhead": self._cadence.record(),
+            "problems": self._problems.record(),
+        }
 
-    def _update_run(self) -> None:
-        self._count()
-        self._writer.update_run(
-            class_counts=self._class_counts.tolist(),
-            overhead=self._cadence.record(),
-            problems=self._problems.record(),
-        )
+    def _update_run(self, **fields: Any) -> None:
+        # Contained by itself: rows that wait must not be lost because run.json could not be replaced.
+        with self._problems.contained("writing run.json"):
+            self._writer.update_run(**fields)
 
     def _cos_class_mean(self, step: int, weight: Tensor, features: FeatureSummary) -> None:
         rows = weight.double().cpu().numpy()
