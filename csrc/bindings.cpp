@@ -3,11 +3,13 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "common/arrays.h"
 #include "cpu/class_logits.h"
 #include "cpu/class_moments.h"
 #include "cpu/dispatch.h"
+#include "cpu/parameter_norms.h"
 #if defined(IMBDYN_HAS_CUDA)
 #include "cuda/class_moments.h"
 #endif
@@ -44,6 +46,24 @@ std::int64_t bind_class_logits(std::uintptr_t logits, int type, std::int64_t row
                       pointer<double>(sums), threads);
 }
 
+/// `table` has kTableColumns numbers a parameter: address and type of weight, grad and previous (type -1: not given),
+/// and their element count.
+void bind_parameter_norms(const std::vector<std::int64_t>& table, std::int64_t measured, std::int64_t rows,
+                          std::uintptr_t out, std::uintptr_t rows_out, int threads) {
+  constexpr size_t kTableColumns = 7;
+  std::vector<Parameter> parameters;
+  parameters.reserve(table.size() / kTableColumns);
+  for (size_t i = 0; i + kTableColumns <= table.size(); i += kTableColumns) {
+    const auto array = [&](size_t column) -> FlatArray {
+      const int type = static_cast<int>(table[i + column + 1]);
+      return {pointer<const void>(static_cast<std::uintptr_t>(table[i + column])), static_cast<ElementType>(type),
+              type >= 0};
+    };
+    parameters.push_back({array(0), array(2), array(4), table[i + 6]});
+  }
+  parameter_norms(parameters, {measured, rows, pointer<double>(rows_out)}, pointer<double>(out), threads);
+}
+
 #if defined(IMBDYN_HAS_CUDA)
 void bind_class_moments_cuda(std::uintptr_t features, int type, std::int64_t rows, std::int64_t columns,
                              std::int64_t row_stride, std::int64_t column_stride, std::uintptr_t order,
@@ -73,6 +93,7 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels. Private: imbdyn.ops checks the arguments that these functions trust.";
   m.def("class_moments", &bind_class_moments, py::call_guard<py::gil_scoped_release>());
   m.def("class_logits", &bind_class_logits, py::call_guard<py::gil_scoped_release>());
+  m.def("parameter_norms", &bind_parameter_norms, py::call_guard<py::gil_scoped_release>());
   m.def("active_isa", &active_isa);
   m.def("available_isas", &available_isas);
   m.attr("compiler") = compiler();

@@ -1,5 +1,5 @@
 # Addresses are those of Tensor.data_ptr(), strides count elements, `type` is a number of _extension.ELEMENT_TYPES.
-# Both kernels return -1, or the first row whose label is neither a class nor ignore_index.
+# Those that take labels return -1, or the first row whose label is neither a class nor ignore_index.
 compiler: str
 has_cuda: bool
 
@@ -36,6 +36,10 @@ def class_logits(
     threads: int,
     /,
 ) -> int: ...
+
+# Seven numbers of `table` a parameter: address and type of weight, grad and previous (type -1: not given),
+# and their element count. `measured` is the index of the parameter whose `rows` rows are measured, or -1.
+def parameter_norms(table: list[int], measured: int, rows: int, out: int, rows_out: int, threads: int, /) -> None: ...
 
 # Only where has_cuda is True. Addresses are the device's; the call returns before the kernel has run.
 def class_moments_cuda(

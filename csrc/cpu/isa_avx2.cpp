@@ -3,6 +3,7 @@
 // library.
 #include "cpu/class_logits_kernel.h"
 #include "cpu/class_moments_kernel.h"
+#include "cpu/parameter_norms_kernel.h"
 
 namespace imbdyn {
 
@@ -11,6 +12,7 @@ extern const Kernels kAvx2Kernels = {
      class_moments_kernel<Float16>},
     {class_logits_kernel<double>, class_logits_kernel<float>, class_logits_kernel<Bfloat16>,
      class_logits_kernel<Float16>},
+    parameter_norms_kernel,
 };
 
 }  // namespace imbdyn

@@ -4,6 +4,7 @@
 
 #include "cpu/class_logits_kernel.h"
 #include "cpu/class_moments_kernel.h"
+#include "cpu/parameter_norms_kernel.h"
 
 namespace imbdyn {
 
@@ -12,6 +13,7 @@ extern const Kernels kBaselineKernels = {
      class_moments_kernel<Float16>},
     {class_logits_kernel<double>, class_logits_kernel<float>, class_logits_kernel<Bfloat16>,
      class_logits_kernel<Float16>},
+    parameter_norms_kernel,
 };
 
 }  // namespace imbdyn

@@ -42,11 +42,43 @@ struct LogitsTile {
   void* scratch;  ///< C times kLogitRows (across rows) or 2 (else) numbers of 8 bytes
 };
 
-/// One instruction set's kernels, each by element type.
+/// Sums over elements of one tensor, with dw = w - previous; 0 for what was not given.
+struct NormSums {
+  double weight;         ///< sum of w^2
+  double grad;           ///< sum of grad^2
+  double update;         ///< sum of dw^2
+  double weight_update;  ///< sum of w dw
+};
+
+/// Elements that lie one after another and are only read.
+struct FlatArray {
+  const void* data;
+  ElementType type;
+  bool given;  ///< not told by `data`, which is null in an empty tensor too
+};
+
+/// A weight w and what was given beside it: three arrays that have the same element at the same place.
+struct Parameter {
+  FlatArray weight;
+  FlatArray grad;
+  FlatArray previous;
+  int64_t count;  ///< elements of each
+};
+
+/// Consecutive elements of one parameter.
+struct NormsTile {
+  Parameter parameter;
+  int64_t begin;
+  int64_t count;
+  NormSums* sums;  ///< added to
+};
+
+/// One instruction set's kernels, by element type where one array has one.
 struct Kernels {
   void (*class_moments[kElementTypes])(const MomentsTile& tile);
   /// Returns the first row with a bad label, or kAllLabelsGood. Never writes for a bad label.
   int64_t (*class_logits[kElementTypes])(const LogitsTile& tile);
+  void (*parameter_norms)(const NormsTile& tile);
 };
 
 extern const Kernels kBaselineKernels;

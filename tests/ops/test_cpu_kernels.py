@@ -22,12 +22,20 @@ pytestmark = pytest.mark.skipif(_extension.kernels is None, reason=_extension.wh
 
 
 def everything(case: Rows) -> list[Tensor]:
-    """Both kernels' results: moments of the matrix, and its columns taken as logits."""
+    """All kernels' results: moments of the matrix, its columns taken as logits, and its rows as weights."""
     labels = torch.where(case.labels < 0, case.labels, case.labels % case.matrix.shape[1])
     return [
         *ops.class_moments(case.matrix, case.labels, case.num_classes),
         *ops.class_logits(case.matrix, labels),
+        *norms(case.matrix),
+        *norms(case.matrix, (torch.float64, torch.bfloat16)),
     ]
+
+
+def norms(matrix: Tensor, dtypes: tuple[torch.dtype, ...] = ()) -> ops.ParameterNorms:
+    """Norms of the rows of `matrix`, each with the row before as gradient and as earlier value, in other `dtypes`."""
+    grad, old = (matrix[:-1].to(dtype) for dtype in dtypes or (matrix.dtype,) * 2)
+    return ops.parameter_norms([matrix[1:], matrix], [grad, None], [old, None], rows=0)
 
 
 def large_cases() -> list[Rows]:
@@ -88,18 +96,23 @@ def test_forked_child_computes_the_same_on_threads_of_its_own_and_exits() -> Non
     # In a process of its own: a fork of the test process would copy whatever other tests left running.
     code = """
 import os, torch, traceback
-from test_cpu_kernels import assert_bitwise, make_rows
+from test_cpu_kernels import assert_bitwise, make_rows, norms
 from imbdyn.ops import class_moments
 torch.set_num_threads(2)
 case = make_rows(3000, 300, 7)
-expected = class_moments(case.matrix, case.labels, 7)
+
+def compute():
+    # No arithmetic of torch's here: its OpenMP threads do not survive a fork.
+    return [*class_moments(case.matrix, case.labels, 7), *norms(case.matrix)]
+
+expected = compute()
 
 def in_child(then):
     child = os.fork()
     if child == 0:
         try:
             assert len(os.listdir("/proc/self/task")) == 1
-            got = class_moments(case.matrix, case.labels, 7)
+            got = compute()
             assert len(os.listdir("/proc/self/task")) == 2
             assert_bitwise(got, expected)
             then()
@@ -111,7 +124,7 @@ def in_child(then):
 
 for _ in range(3):
     in_child(lambda: in_child(lambda: None))
-    assert_bitwise(class_moments(case.matrix, case.labels, 7), expected)
+    assert_bitwise(compute(), expected)
 """
     done = run_python(code)
     assert done.returncode == 0, done.stderr.decode()

@@ -16,6 +16,7 @@ from imbdyn.ops import _extension
 from imbdyn.ops._library import IMPLEMENTATIONS, serving
 
 OPS = ("class_moments", "class_logits", "class_gram", "parameter_norms")
+COMPILED = ("class_moments", "class_logits", "parameter_norms")
 A = make_rows(40, 6, 5, ignored=True)
 D = make_rows(40, 5, 1, seed=1).matrix
 Z = make_rows(40, 5, 5, ignored=True)
@@ -75,7 +76,7 @@ def test_needs_no_gradient_and_leaves_none(call: Callable[[Tensor], tuple[Tensor
 @pytest.mark.parametrize("op", OPS)
 def test_cpu_is_served_and_by_whom_is_known(op: str) -> None:
     chosen = serving(op, "cpu")
-    if op in ("class_moments", "class_logits") and _extension.kernels is not None:
+    if op in COMPILED and _extension.kernels is not None:
         assert (chosen.name, chosen.detail) == ("cpu", f"C++, {_extension.kernels.active_isa()}")
     assert chosen in IMPLEMENTATIONS
 
@@ -100,7 +101,8 @@ import torch
 from imbdyn import ops
 from imbdyn.ops._library import IMPLEMENTATIONS, serving
 assert ops.class_moments(torch.ones(2, 1), torch.tensor([0, 0]), 1).mean.item() == 1
-for op in ("class_moments", "class_logits"):
+assert ops.parameter_norms([torch.ones(4)], [None], [None]).tensors[0, 0].item() == 2
+for op in ("class_moments", "class_logits", "parameter_norms"):
     assert serving(op, "cpu").name == "reference"
     (cpu,) = (i for i in IMPLEMENTATIONS if i.op == op and i.name == "cpu")
     assert "imbdyn._C was not built or does not load" in cpu.why_not, cpu

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from imbdyn.ops._library import define, implement
+from imbdyn.ops.parameter_norms.cpu import register as register_cpu
 from imbdyn.ops.parameter_norms.reference import parameter_norms_reference
 
 
@@ -30,14 +31,19 @@ def parameter_norms(
 ) -> ParameterNorms:
     """Measure ||w||, ||grad||, ||dw|| and <w, dw> of each tensor in one call.
 
+    On the CPU each tensor is read once, as it lies in memory: contiguous or with its dimensions in another order
+    (channels_last). Copied first are a parameter that has gaps or repeats, the parameter of `rows` if its rows are not
+    contiguous, and a gradient or earlier value with other strides than its parameter. All sums are float64.
+
     Args:
         params: P tensors w, float64, float32, bfloat16 or float16, as they are after the step.
-        grads: P gradients or None, each shaped as its parameter.
-        previous: P earlier values or None, each shaped as its parameter.
+        grads: P gradients or None, each shaped as its parameter; a dtype of their own is welcome.
+        previous: P earlier values or None, likewise.
         rows: index of the parameter (the classifier's weight) that is also measured along its first dimension.
 
     Raises:
-        ValueError: if the three sequences differ in length or `rows` is out of range.
+        ValueError: if the three sequences differ in length, a shape differs from its parameter's, `rows` is out of
+            range or its parameter has no dimension.
     """
     if not len(params) == len(grads) == len(previous):
         raise ValueError(
@@ -45,10 +51,22 @@ def parameter_norms(
         )
     if rows is not None and not 0 <= rows < len(params):
         raise ValueError(f"rows must be in 0..{len(params) - 1}, got {rows}")
+    if rows is not None and params[rows].dim() == 0:
+        raise ValueError(f"rows must name a parameter that has rows, got {rows}, which is 0-dimensional")
+    shapes = [w.shape for w in params]
+    _check_shapes("grads", grads, shapes)
+    _check_shapes("previous", previous, shapes)
     with torch.no_grad():
         return ParameterNorms(
             *torch.ops.imbdyn.parameter_norms(list(params), list(grads), list(previous), -1 if rows is None else rows)
         )
+
+
+def _check_shapes(name: str, tensors: Sequence[Tensor | None], shapes: list[torch.Size]) -> None:
+    """Raise ValueError naming the first of `tensors` that is not shaped as its parameter."""
+    for i, (tensor, shape) in enumerate(zip(tensors, shapes, strict=True)):
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(f"{name}[{i}] must be shaped as its parameter, {tuple(shape)}, got {tuple(tensor.shape)}")
 
 
 def _fake(
@@ -67,3 +85,4 @@ def _fake(
 
 define("parameter_norms(Tensor[] params, Tensor?[] grads, Tensor?[] previous, int rows) -> (Tensor, Tensor)", _fake)
 implement("parameter_norms", "reference", "any", "plain torch, float64", parameter_norms_reference)
+register_cpu()
