@@ -90,22 +90,30 @@ class StepGradients:
     def _gram(
         self, parameter: str, local: list[Tensor], present: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        inputs, grad_outputs, labels, samples, first = [], [], [], [], 0
+        inputs, grad_outputs, labels, lengths = [], [], [], []
         for watch, label in zip(self._watched, local, strict=True):
             if parameter in watch.rows:
                 rows = _join([make() for make in watch.rows[parameter]])
-                count, length = rows.inputs.shape[:2]
                 dtype = torch.promote_types(rows.inputs.dtype, rows.grad_outputs.dtype)
                 inputs.append(rows.inputs.flatten(0, 1).to(dtype))
                 grad_outputs.append(rows.grad_outputs.flatten(0, 1).to(dtype))
-                labels.append(label.repeat_interleave(length))
-                samples.append(torch.arange(first, first + count, device=label.device).repeat_interleave(length))
-                first += count
-        several_rows = first != sum(label.shape[0] for label in labels)
-        gram, norms = class_gram(
-            _cat(inputs), _cat(grad_outputs), _cat(labels), present, _cat(samples) if several_rows else None
-        )
+                labels.append(label)
+                lengths.append(rows.inputs.shape[1])
+        samples = None
+        if lengths != [1] * len(lengths):
+            samples = _numbered(labels, lengths)
+            labels = [label.repeat_interleave(length) for label, length in zip(labels, lengths, strict=True)]
+        gram, norms = class_gram(_cat(inputs), _cat(grad_outputs), _cat(labels), present, samples)
         return gram.cpu().numpy(), norms.cpu().numpy()
+
+
+def _numbered(labels: list[Tensor], lengths: list[int]) -> Tensor:
+    """Return the sample of each row, counted through all micro-batches, of which each has rows of one length."""
+    numbers, first = [], 0
+    for label, length in zip(labels, lengths, strict=True):
+        numbers.append(torch.arange(first, first + len(label), device=label.device).repeat_interleave(length))
+        first += len(label)
+    return _cat(numbers)
 
 
 def _join(uses: list[Rows]) -> Rows:

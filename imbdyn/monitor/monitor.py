@@ -25,6 +25,9 @@ from imbdyn.ops._checks import IGNORE_INDEX, check_labels
 from imbdyn.taps import Coverage, Watch
 from imbdyn.trace import TraceWriter
 
+#: Steps between two looks at whether the writer is to write; sampled steps, which make most rows, always look.
+_FLUSH_EVERY = 16
+
 
 class Monitor:
     """Measures what each class does to a network while it trains, and writes it to a trace.
@@ -138,17 +141,20 @@ class Monitor:
             labels: int64 [N], each in 0..num_classes-1 or `ignore_index`, in the order of the model's output.
 
         Raises:
-            ValueError, TypeError: if `labels` is not that (the message names the row). Labels on a GPU are not
-                range-checked here, since that would wait for it.
+            TypeError: if `labels` is not int64 [N].
+            ValueError: if a label is no class (the message names the row). Labels on a GPU are not range-checked, since
+                that would wait for it, nor are those of a step that is not read.
         """
         if self._closed:
             raise ValueError("this Monitor is closed")
         if self._batch is not None:
             raise ValueError("monitor.batch(...) inside another monitor.batch(...): leave the first one before")
         with self._stopwatch:
-            self._check(labels)
+            if labels.dim() != 1 or labels.dtype != torch.int64:
+                raise TypeError(f"labels must be int64 [N], got {labels.dtype} {list(labels.shape)}")
             self._cadence.start()
             if self._evaluation is not None:
+                self._check(labels)
                 batch = Batch(self, labels, wants_logits=True, features=self._model.feature_watch())
             elif torch.is_grad_enabled():
                 batch = self._training_batch(labels)
@@ -229,20 +235,21 @@ class Monitor:
             self._step.gradients.add(batch.watch)
 
     def _check(self, labels: Tensor) -> None:
-        if labels.dim() != 1 or labels.dtype != torch.int64:
-            raise TypeError(f"labels must be int64 [N], got {labels.dtype} {list(labels.shape)}")
         if labels.is_cpu:
             check_labels(labels, self._num_classes, self._ignore_index)
 
     def _training_batch(self, labels: Tensor) -> Batch:
         step = self._step
         if step is None:
+            sampled = self._cadence.gradients_due()
             step = self._step = OptimizerStep(
                 self._num_classes,
                 self._ignore_index,
-                sampled=self._cadence.gradients_due(),
-                read_logits=self._cadence.logits_due(),
+                sampled=sampled,
+                read_logits=sampled or self._cadence.logits_due(),
             )
+        if step.read_logits:
+            self._check(labels)
         step.batches += 1
         self._recorder.count_classes(labels)
         watch = features = None
@@ -264,8 +271,8 @@ class Monitor:
                 if self._evaluation is not None:
                     self._evaluation.logits.add(logits, batch.labels)
                     batch.prediction = logits.argmax(1)
-                elif self._step is not None:
-                    self._step.logits.add(logits, batch.labels)
+                else:
+                    self._recorder.window.add(logits, batch.labels)
 
     def _before_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
         step = self._step
@@ -283,12 +290,11 @@ class Monitor:
                     f"optimizer step {self._cadence.steps + 1} came without a monitor.batch(labels) before it: "
                     "wrap forward and backward in `with monitor.batch(labels):`",
                 )
-            else:
-                self._recorder.window.merge(step.logits)
-                if step.reading is not None:
-                    with self._reading("a step"):
-                        self._record(self._cadence.steps + 1, step, step.reading)
-            self._recorder.maybe_flush()
+            elif step.reading is not None:
+                with self._reading("a step"):
+                    self._record(self._cadence.steps + 1, step, step.reading)
+            if step is None or step.sampled or self._cadence.steps % _FLUSH_EVERY == 0:
+                self._recorder.maybe_flush()
         self._cadence.step_done(
             sampled=step is not None and step.reading is not None, logits=step is not None and step.read_logits
         )

@@ -214,7 +214,8 @@ class Recorder:
         if self._uncounted:
             labels = torch.cat(self._uncounted)
             self._uncounted = []
-            self._class_counts += labels[labels >= 0].bincount(minlength=self._num_classes).cpu().numpy()
+            counted = labels[(labels >= 0) & (labels < self._num_classes)]
+            self._class_counts += counted.bincount(minlength=self._num_classes).cpu().numpy()
         return {
             "class_counts": self._class_counts.tolist(),
             "overhead": self._cadence.record(),

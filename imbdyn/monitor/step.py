@@ -10,7 +10,6 @@ from torch import Tensor
 
 from imbdyn.monitor.gradients import ClassGrams, StepGradients
 from imbdyn.monitor.model import WatchedModel
-from imbdyn.monitor.window import LogitSums
 from imbdyn.ops import parameter_norms
 from imbdyn.statistics.class_gradients import grad_scale, residual
 from imbdyn.taps import Coverage
@@ -44,7 +43,6 @@ class OptimizerStep:
         self.sampled = sampled
         self.read_logits = read_logits
         self.batches = 0
-        self.logits = LogitSums(num_classes, ignore_index)
         self.gradients = StepGradients(num_classes, ignore_index)
         self.reading: GradientReading | None = None
 

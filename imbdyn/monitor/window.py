@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imbdyn.ops import ClassLogits, class_logits_sums
+from imbdyn.ops import ClassLogits, add_class_logits
 
 
 class LogitSums:
-    """Adds up `class_logits` of batches on their device; the host is asked once, by `take`."""
+    """Adds up the logits of batches on their device; the host is asked once, by `take`."""
 
     def __init__(self, num_classes: int, ignore_index: int) -> None:
         self._num_classes = num_classes
@@ -19,14 +20,11 @@ class LogitSums:
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Read the logits [N, C] of one batch."""
-        sums = class_logits_sums(logits, labels, ignore_index=self._ignore_index)
-        self._sums = sums if self._sums is None else self._sums.add_(sums)
-
-    def merge(self, other: LogitSums) -> None:
-        """Take over the sums of `other`, which is empty afterwards."""
-        if other._sums is not None:
-            self._sums = other._sums if self._sums is None else self._sums.add_(other._sums)
-            other._sums = None
+        if self._sums is None:
+            self._sums = torch.zeros(
+                (len(ClassLogits._fields), self._num_classes), dtype=torch.float64, device=logits.device
+            )
+        add_class_logits(self._sums, logits, labels, ignore_index=self._ignore_index)
 
     def take(self) -> NDArray[np.float64]:
         """Return the sums [8, C], rows as in `ClassLogits`, and start anew; zeros if nothing was added."""

@@ -1,7 +1,7 @@
 """The four op families. Each has one public function, one float64 reference and one `torch.library` name."""
 
 from imbdyn.ops.class_gram import ClassGram, class_gram
-from imbdyn.ops.class_logits import ClassLogits, class_logits, class_logits_sums
+from imbdyn.ops.class_logits import ClassLogits, add_class_logits, class_logits
 from imbdyn.ops.class_moments import ClassMoments, class_moments
 from imbdyn.ops.parameter_norms import ParameterNorms, parameter_norms
 
@@ -10,9 +10,9 @@ __all__ = [
     "ClassLogits",
     "ClassMoments",
     "ParameterNorms",
+    "add_class_logits",
     "class_gram",
     "class_logits",
-    "class_logits_sums",
     "class_moments",
     "parameter_norms",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -45,6 +46,7 @@ def rule(function: Callable[..., Any]) -> Callable[[_R], _R]:
     return register
 
 
+@cache
 def function_name(function: Callable[..., Any]) -> str:
     """Return the name of a torch function as users know it, for example `torch.nn.functional.linear`."""
     name: str = torch.overrides.resolve_name(function) or getattr(function, "__qualname__", repr(function))

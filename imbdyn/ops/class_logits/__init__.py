@@ -51,21 +51,36 @@ def class_logits(logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORE_I
 
     Sources: Cao et al. (2019), arXiv 1906.07413 (margin); Tan et al. (2021), arXiv 2012.08548 (gradient sums).
     """
-    return ClassLogits(*class_logits_sums(logits, labels, ignore_index=ignore_index).unbind(0))
-
-
-def class_logits_sums(logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORE_INDEX) -> Tensor:
-    """Return what `class_logits` returns as one float64 [8, C], a row a field: for adding up many batches."""
     check_rows("logits", logits, labels)
     check_num_classes(logits.shape[1])
-    sums: Tensor = torch.ops.imbdyn.class_logits(logits.detach(), labels, ignore_index)
-    return sums
+    return ClassLogits(*torch.ops.imbdyn.class_logits(logits.detach(), labels, ignore_index).unbind(0))
+
+
+def add_class_logits(sums: Tensor, logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORE_INDEX) -> None:
+    """Add what `class_logits` returns to `sums`, float64 [8, C] and contiguous, a row a field of `ClassLogits`.
+
+    For reading many batches: nothing is allocated. After an error `sums` means nothing.
+    """
+    check_rows("logits", logits, labels)
+    if sums.dtype != torch.float64 or sums.shape != (len(ClassLogits._fields), logits.shape[1]):
+        raise ValueError(f"sums must be float64 [8, {logits.shape[1]}], got {sums.dtype} {list(sums.shape)}")
+    torch.ops.imbdyn.add_class_logits(sums, logits.detach(), labels, ignore_index)
 
 
 def _fake(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:  # noqa: ARG001
     return logits.new_empty((len(ClassLogits._fields), logits.shape[1]), dtype=torch.float64)
 
 
+def _fake_add(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:  # noqa: ARG001
+    return None
+
+
+def _add_reference(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
+    sums += class_logits_reference(logits, labels, ignore_index)
+
+
 define("class_logits(Tensor logits, Tensor labels, int ignore_index) -> Tensor", _fake)
+define("add_class_logits(Tensor(a!) sums, Tensor logits, Tensor labels, int ignore_index) -> ()", _fake_add)
 implement("class_logits", "reference", "any", "plain torch, float64", class_logits_reference)
+implement("add_class_logits", "reference", "any", "plain torch, float64", _add_reference)
 register_cpu()

@@ -14,13 +14,11 @@ def register() -> None:
     """Let the compiled kernel serve CPU tensors, or record why it cannot."""
     _C = _extension.kernels
     if _C is None:
-        unavailable("class_logits", "cpu", "cpu", "C++", _extension.why_missing)
+        for op in ("class_logits", "add_class_logits"):
+            unavailable(op, "cpu", "cpu", "C++", _extension.why_missing)
         return
 
-    def class_logits_cpu(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-        num_classes = logits.shape[1]
-        # Zero-filled: the kernel adds to it.
-        sums = torch.zeros(8, num_classes, dtype=torch.float64)
+    def add(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
         row = _C.class_logits(
             logits.data_ptr(),
             _extension.element_type("logits", logits.dtype),
@@ -33,7 +31,19 @@ def register() -> None:
             torch.get_num_threads(),
         )
         if row >= 0:
-            raise bad_label(row, int(labels[row]), num_classes, ignore_index)
+            raise bad_label(row, int(labels[row]), logits.shape[1], ignore_index)
+
+    def class_logits_cpu(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+        sums = torch.zeros(8, logits.shape[1], dtype=torch.float64)
+        add(sums, logits, labels, ignore_index)
         return sums
 
-    implement("class_logits", "cpu", "cpu", f"C++, {_C.active_isa()}", class_logits_cpu)
+    def add_class_logits_cpu(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
+        if sums.is_contiguous():
+            add(sums, logits, labels, ignore_index)
+        else:
+            sums += class_logits_cpu(logits, labels, ignore_index)
+
+    detail = f"C++, {_C.active_isa()}"
+    implement("class_logits", "cpu", "cpu", detail, class_logits_cpu)
+    implement("add_class_logits", "cpu", "cpu", detail, add_class_logits_cpu)
