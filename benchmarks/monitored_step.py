@@ -109,17 +109,22 @@ def measure(case: str, folder: Path, options: argparse.Namespace) -> dict[str, f
         "per class": Loop(case, None, per_class=True),
     }
     for loop in (bare, *ways.values()):
-        loop.seconds(10)
+        loop.seconds(5)
+    steps = 1 + int(options.block / bare.seconds(5))
     ratios: dict[str, list[float]] = {name: [] for name in ways}
     bare_seconds = []
     for _ in range(options.blocks):
-        bare_seconds.append(bare.seconds(options.steps))
+        bare_seconds.append(bare.seconds(steps))
         for name, loop in ways.items():
-            ratios[name].append(loop.seconds(options.steps) / bare_seconds[-1])
+            ratios[name].append(loop.seconds(steps) / bare_seconds[-1])
     for loop in ways.values():
         loop.close()
     result = {"bare_ms": 1e3 * statistics.median(bare_seconds)}
-    return result | {name: statistics.median(values) for name, values in ratios.items()} | budget(case, folder, options)
+    return (
+        result
+        | {name: statistics.median(values) for name, values in ratios.items()}
+        | budget(case, folder, steps, options)
+    )
 
 
 class StoppableClock:
@@ -132,16 +137,16 @@ class StoppableClock:
         return time.perf_counter() - self.stopped_for
 
 
-def budget(case: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
+def budget(case: str, folder: Path, steps: int, options: argparse.Namespace) -> dict[str, float]:
     """Train under the default budget beside a bare training; compare the clock with what run.json says."""
     clock = cadence.perf_counter = StoppableClock()  # type: ignore[assignment]
     bare, monitored = Loop(case, None), Loop(case, folder / "budget")
     bare_seconds = monitored_seconds = 0.0
-    while bare_seconds * options.steps < options.training:
-        turn = bare.seconds(options.steps)
-        clock.stopped_for += turn * options.steps
+    while bare_seconds * steps < options.training:
+        turn = bare.seconds(steps)
+        clock.stopped_for += turn * steps
         bare_seconds += turn
-        monitored_seconds += monitored.seconds(options.steps)
+        monitored_seconds += monitored.seconds(steps)
     monitored.close()
     cadence.perf_counter = time.perf_counter
     overhead = imbdyn.open_trace(folder / "budget").run["overhead"]
@@ -155,9 +160,9 @@ def budget(case: str, folder: Path, options: argparse.Namespace) -> dict[str, fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--blocks", type=int, default=25)
-    parser.add_argument("--steps", type=int, default=20, help="steps of a block")
-    parser.add_argument("--training", type=float, default=45, help="bare seconds of the training under the budget")
+    parser.add_argument("--blocks", type=int, default=15)
+    parser.add_argument("--block", type=float, default=0.2, help="bare seconds of a block")
+    parser.add_argument("--training", type=float, default=25, help="bare seconds of the training under the budget")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     results = {}

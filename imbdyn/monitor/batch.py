@@ -8,6 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from imbdyn.monitor.step import OptimizerStep
 from imbdyn.taps import FeatureWatch, Watch
 
 
@@ -20,6 +21,7 @@ class Batch:
         labels: Tensor,
         *,
         wants_logits: bool,
+        step: OptimizerStep | None = None,
         watch: Watch | None = None,
         features: FeatureWatch | None = None,
     ) -> None:
@@ -28,12 +30,15 @@ class Batch:
         """Whether the logits are still to be read; a second forward pass in one batch is not."""
         self.prediction: Tensor | None = None
         """int64 [N], argmax of the logits, kept in evaluations."""
+        self.step = step
+        """The optimizer step that the batch belongs to; None in an evaluation."""
         self.watch = watch
         self.features = features
         self._owner = owner
         self._modes = ExitStack() if watch is not None or features is not None else None
 
     def __enter__(self) -> None:
+        self._owner.enter_batch(self)
         if self._modes is not None:
             for mode in (self.features, self.watch):
                 if mode is not None:
@@ -48,7 +53,10 @@ class Batch:
 
 
 class BatchOwner(Protocol):
-    """Who is told when a batch ends."""
+    """Who is told when a batch begins and ends."""
+
+    def enter_batch(self, batch: Batch) -> None:
+        """Read what comes as part of `batch`."""
 
     def leave_batch(self, batch: Batch, *, completed: bool) -> None:
         """Take over what the batch collected; `completed` is false if it was left by an exception."""

@@ -155,17 +155,14 @@ class Monitor:
             self._cadence.start()
             if self._evaluation is not None:
                 self._check(labels)
-                batch = Batch(self, labels, wants_logits=True, features=self._model.feature_watch())
-            elif torch.is_grad_enabled():
-                batch = self._training_batch(labels)
-            else:
-                self._problems.warn(
-                    "batch without gradients",
-                    "monitor.batch without gradients outside of monitor.evaluate(...): it is not counted",
-                )
-                batch = Batch(self, labels, wants_logits=False)
-            self._batch = batch
-            return batch
+                return Batch(self, labels, wants_logits=True, features=self._model.feature_watch())
+            if torch.is_grad_enabled():
+                return self._training_batch(labels)
+            self._problems.warn(
+                "batch without gradients",
+                "monitor.batch without gradients outside of monitor.evaluate(...): it is not counted",
+            )
+            return Batch(self, labels, wants_logits=False)
 
     @contextmanager
     def evaluate(self, split: str) -> Iterator[None]:
@@ -187,6 +184,9 @@ class Monitor:
             evaluation = self._evaluation = Evaluation(split, self._num_classes, self._ignore_index)
         try:
             yield
+        except BaseException:
+            wanted = False  # half an evaluation would pass for a whole one
+            raise
         finally:
             self._evaluation = None
             with self._stopwatch, self._problems.contained("recording an evaluation"):
@@ -215,6 +215,14 @@ class Monitor:
     ) -> None:
         self.close(lifetime.status_of(error))
 
+    def enter_batch(self, batch: Batch) -> None:
+        """Read what comes as part of `batch` (called by the context that `batch` returns)."""
+        self._batch = batch
+        if batch.step is not None:
+            with self._stopwatch:
+                batch.step.batches += 1
+                self._recorder.count_classes(batch.labels)
+
     def leave_batch(self, batch: Batch, *, completed: bool) -> None:
         """Take over what a batch collected (called by the context that `batch` returns)."""
         self._batch = None
@@ -231,8 +239,8 @@ class Monitor:
         if self._evaluation is not None:
             with self._reading("the features"):
                 self._evaluation.add(batch)
-        elif batch.watch is not None and self._step is not None:
-            self._step.gradients.add(batch.watch)
+        elif batch.watch is not None and batch.step is not None:
+            batch.step.gradients.add(batch.watch)
 
     def _check(self, labels: Tensor) -> None:
         if labels.is_cpu:
@@ -240,6 +248,8 @@ class Monitor:
 
     def _training_batch(self, labels: Tensor) -> Batch:
         step = self._step
+        if step is not None and step.sampled and all(p.grad is None for p in self._model.trainable().values()):
+            step = None  # its gradients were thrown away, as a GradScaler does that finds an inf: no step came of it
         if step is None:
             sampled = self._cadence.gradients_due()
             step = self._step = OptimizerStep(
@@ -250,15 +260,13 @@ class Monitor:
             )
         if step.read_logits:
             self._check(labels)
-        step.batches += 1
-        self._recorder.count_classes(labels)
         watch = features = None
         if step.sampled and step.gradients.has_room():
             names = {id(p): name for name, p in self._model.trainable().items()}
             watch = Watch(names, labels, self._coverage)
             if self._model.classifier_weight is None:
                 features = self._model.feature_watch()
-        return Batch(self, labels, wants_logits=step.read_logits, watch=watch, features=features)
+        return Batch(self, labels, wants_logits=step.read_logits, step=step, watch=watch, features=features)
 
     def _after_forward(self, _module: nn.Module, _args: Any, output: Any) -> None:
         batch = self._batch

@@ -143,3 +143,20 @@ def test_a_gradient_from_elsewhere_is_one_loud_warning(
 def test_float64_is_exact_to_float64(network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path) -> None:
     trace = monitored(network.double(), [(images.double(), labels)], tmp_path / "run")
     assert trace.parameters.residual.max() <= 1e-14
+
+
+def test_a_step_that_was_thrown_away_leaves_nothing_behind(
+    network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
+    """A GradScaler that finds an inf skips optimizer.step(); zero_grad() follows."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with Monitor(network, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+        for taken in (False, True):
+            with monitor.batch(labels):
+                F.cross_entropy(network(images), labels).backward()
+            if taken:
+                optimizer.step()
+            optimizer.zero_grad()
+    trace = open_trace(tmp_path / "run")
+    assert trace.parameters.residual.max() <= FLOAT32
+    assert trace.steps[["step", "batches", "gradient_batches"]].to_numpy().tolist() == [[1, 1, 1]]

@@ -218,6 +218,39 @@ def test_a_run_that_is_left_without_close_loses_nothing(tmp_path: Path, end: str
     assert open_trace(tmp_path / "run").steps.step.tolist() == [1, 2, 3, 4]
 
 
+def test_half_an_evaluation_is_not_recorded(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run") as monitor, torch.no_grad():
+        with pytest.raises(KeyboardInterrupt), monitor.evaluate("test"), monitor.batch(labels):
+            raise KeyboardInterrupt
+        with monitor.evaluate("val"), monitor.batch(labels):
+            model(images)
+    assert open_trace(tmp_path / "run").steps.split.tolist() == ["val"]
+
+
+def test_a_batch_that_is_never_entered_is_in_nobodys_way(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run") as monitor:
+        monitor.batch(labels)
+        train(model, [(images, labels)], optimizer=optimizer, monitor=monitor)
+        with monitor.batch(labels), pytest.raises(ValueError, match=r"inside another monitor\.batch"):
+            monitor.batch(labels)
+    assert open_trace(tmp_path / "run").steps["count"].tolist() == [24]
+
+
+def test_validation_outside_of_evaluate_is_one_warning_and_not_counted(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+        train(model, [(images, labels)], optimizer=optimizer, monitor=monitor)
+        with torch.no_grad(), pytest.warns(ImbdynWarning, match=r"outside of monitor\.evaluate"), monitor.batch(labels):
+            model(images)
+        train(model, [(images, labels)], optimizer=optimizer, monitor=monitor)
+    assert open_trace(tmp_path / "run").steps["count"].tolist() == [24, 24]
+
+
 FULL_DISK = """
 import resource, sys, torch, torch.nn as nn, torch.nn.functional as F, imbdyn
 from imbdyn.trace import TraceWriter
