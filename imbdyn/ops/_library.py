@@ -41,9 +41,14 @@ def define(schema: str, fake: Callable[..., Any]) -> None:
     torch.library.register_fake(f"imbdyn::{schema.split('(', 1)[0]}", fake, lib=LIBRARY)
 
 
+def register(op: str, device: str, function: Callable[..., Any]) -> None:
+    """Let `function` serve `op` on `device` without a line in the table: for a family's second op."""
+    LIBRARY.impl(op, function, ANY_DEVICE if device == "any" else device.upper())
+
+
 def implement(op: str, name: str, device: str, detail: str, function: Callable[..., Any]) -> None:
     """Let `function` serve `op` on `device`; a device's own implementation is preferred to one for `any` device."""
-    LIBRARY.impl(op, function, ANY_DEVICE if device == "any" else device.upper())
+    register(op, device, function)
     IMPLEMENTATIONS.append(Implementation(op, name, device, detail))
 
 

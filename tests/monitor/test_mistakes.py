@@ -235,8 +235,10 @@ def test_a_batch_that_is_never_entered_is_in_nobodys_way(
     with Monitor(model, optimizer, CLASSES, tmp_path / "run") as monitor:
         monitor.batch(labels)
         train(model, [(images, labels)], optimizer=optimizer, monitor=monitor)
-        with monitor.batch(labels), pytest.raises(ValueError, match=r"inside another monitor\.batch"):
-            monitor.batch(labels)
+        with monitor.batch(labels):
+            model(images)
+            with pytest.raises(ValueError, match=r"inside another monitor\.batch"):
+                monitor.batch(labels)
     assert open_trace(tmp_path / "run").steps["count"].tolist() == [24]
 
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given
-from op_cases import DTYPES, LAYOUTS, SETTINGS, Rows, assert_accurate, make_rows, row_cases
+from op_cases import DTYPES, LAYOUTS, SETTINGS, Rows, assert_accurate, lay_out, make_rows, row_cases
 from torch import Tensor
 
-from imbdyn.ops import ClassLogits, class_logits
+from imbdyn.ops import ClassLogits, add_class_logits, class_logits
 from imbdyn.ops.class_logits.reference import class_logits_reference
 from imbdyn.ops.class_moments import accumulator_dtype
 
@@ -135,3 +135,20 @@ def test_gradient_sums_are_those_of_the_bias(num_classes: int) -> None:
     got = class_logits(case.matrix, case.labels)
     # Both sides are sums of 300 numbers below 1 in float64.
     torch.testing.assert_close(got.negative_grad - got.positive_grad, bias.grad, rtol=0, atol=300 * 2**-52)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+def test_adding_equals_summing(layout: str) -> None:
+    case = make_rows(40, 5, 5, ignored=True)
+    sums = torch.ones(8, 5, dtype=torch.float64)
+    sums = lay_out(sums, layout)
+    for _ in range(2):
+        add_class_logits(sums, case.matrix, case.labels)
+    torch.testing.assert_close(sums, 1 + 2 * torch.stack(class_logits(case.matrix, case.labels)), rtol=1e-14, atol=0)
+
+
+def test_sums_of_another_shape_or_dtype_are_an_error() -> None:
+    case = make_rows(4, 5, 5)
+    for wrong in (torch.zeros(8, 4, dtype=torch.float64), torch.zeros(8, 5)):
+        with pytest.raises(ValueError, match=r"sums must be float64 \[8, 5\], got"):
+            add_class_logits(wrong, case.matrix, case.labels)

@@ -25,6 +25,11 @@ SAMPLES = torch.arange(40) // 2
 LIBRARY_CALLS = [
     pytest.param(torch.ops.imbdyn.class_moments.default, (A.matrix, A.labels, 5, -100), id="class_moments"),
     pytest.param(torch.ops.imbdyn.class_logits.default, (Z.matrix, Z.labels, -100), id="class_logits"),
+    pytest.param(
+        torch.ops.imbdyn.add_class_logits.default,
+        (torch.zeros(8, 5, dtype=torch.float64), Z.matrix, Z.labels, -100),
+        id="add_class_logits",
+    ),
     pytest.param(torch.ops.imbdyn.class_gram.default, (A.matrix, D, A.labels, 5, None, -100), id="class_gram"),
     pytest.param(
         torch.ops.imbdyn.class_gram.default, (A.matrix, D, A.labels, 5, SAMPLES, -100), id="class_gram of samples"
@@ -34,10 +39,18 @@ LIBRARY_CALLS = [
     ),
 ]
 
+
+def added_logits(logits: torch.Tensor) -> torch.Tensor:
+    sums = torch.ones(8, 5, dtype=torch.float64)
+    ops.add_class_logits(sums, logits, Z.labels)
+    return sums
+
+
 #: The public functions as a user's compiled function would call them.
 PUBLIC_CALLS = [
     pytest.param(lambda x: ops.class_moments(x * 2, A.labels, 5), id="class_moments"),
     pytest.param(lambda x: ops.class_logits(x[:, :5] * 2, Z.labels), id="class_logits"),
+    pytest.param(lambda x: added_logits(x[:, :5] * 2), id="add_class_logits"),
     pytest.param(lambda x: ops.class_gram(x * 2, D, A.labels, 5), id="class_gram"),
     pytest.param(lambda x: ops.class_gram(x * 2, D, A.labels, 5, SAMPLES), id="class_gram of samples"),
     pytest.param(lambda x: ops.parameter_norms([x * 2], [x], [None], rows=0), id="parameter_norms"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imbdyn.ops._checks import IGNORE_INDEX, check_num_classes, check_rows
-from imbdyn.ops._library import define, implement
+from imbdyn.ops._library import define, implement, register
 from imbdyn.ops.class_logits.cpu import register as register_cpu
 from imbdyn.ops.class_logits.reference import class_logits_reference
 
@@ -82,5 +82,5 @@ def _add_reference(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: i
 define("class_logits(Tensor logits, Tensor labels, int ignore_index) -> Tensor", _fake)
 define("add_class_logits(Tensor(a!) sums, Tensor logits, Tensor labels, int ignore_index) -> ()", _fake_add)
 implement("class_logits", "reference", "any", "plain torch, float64", class_logits_reference)
-implement("add_class_logits", "reference", "any", "plain torch, float64", _add_reference)
+register("add_class_logits", "any", _add_reference)
 register_cpu()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from imbdyn.ops import _extension
+from imbdyn.ops import _extension, _library
 from imbdyn.ops._checks import bad_label
 from imbdyn.ops._library import implement, unavailable
 
@@ -14,8 +14,7 @@ def register() -> None:
     """Let the compiled kernel serve CPU tensors, or record why it cannot."""
     _C = _extension.kernels
     if _C is None:
-        for op in ("class_logits", "add_class_logits"):
-            unavailable(op, "cpu", "cpu", "C++", _extension.why_missing)
+        unavailable("class_logits", "cpu", "cpu", "C++", _extension.why_missing)
         return
 
     def add(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
@@ -44,6 +43,5 @@ def register() -> None:
         else:
             sums += class_logits_cpu(logits, labels, ignore_index)
 
-    detail = f"C++, {_C.active_isa()}"
-    implement("class_logits", "cpu", "cpu", detail, class_logits_cpu)
-    implement("add_class_logits", "cpu", "cpu", detail, add_class_logits_cpu)
+    implement("class_logits", "cpu", "cpu", f"C++, {_C.active_isa()}", class_logits_cpu)
+    _library.register("add_class_logits", "cpu", add_class_logits_cpu)
