@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imbdyn.taps.registry import NotCovered, Rows, rule
+from imbdyn.taps.registry import NotCovered, Rows, rule, sample_gradients
 
 
 def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
@@ -63,4 +63,4 @@ def conv2d(
         return Rows(torch.cat(shifted, 3).flatten(1, 2), dy.permute(0, 2, 3, 1).flatten(1, 2))
 
     yield weight, weight_rows
-    yield bias, lambda dy: Rows(dy.new_ones(dy.shape[0], 1, 1), dy.sum((2, 3))[:, None])
+    yield bias, lambda dy: sample_gradients(dy.sum((2, 3)))

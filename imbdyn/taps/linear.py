@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch.nn.functional as F
 from torch import Tensor
 
-from imbdyn.taps.registry import NotCovered, Rows, rule
+from imbdyn.taps.registry import NotCovered, Rows, rule, sample_gradients
 
 
 @rule(F.linear)
@@ -22,8 +22,4 @@ def linear(
     x = input.detach()
     batch = x.shape[0]
     yield weight, lambda dy: Rows(x.reshape(batch, -1, x.shape[-1]), dy.reshape(batch, -1, dy.shape[-1]))
-    # a sample's part of dL/db is the sum over its rows: one row of ones each
-    yield (
-        bias,
-        lambda dy: Rows(dy.new_ones(batch, 1, 1), dy.reshape(batch, -1, dy.shape[-1]).sum(1, keepdim=True)),
-    )
+    yield bias, lambda dy: sample_gradients(dy.reshape(batch, -1, dy.shape[-1]).sum(1))

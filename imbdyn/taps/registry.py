@@ -19,6 +19,11 @@ class Rows(NamedTuple):
     """[N, L, O]: dL/d(output) of the same rows."""
 
 
+def sample_gradients(gradient: Tensor) -> Rows:
+    """Return the rows of a parameter whose gradient is a plain sum over samples of `gradient` [N, *parameter.shape]."""
+    return Rows(gradient.new_ones(gradient.shape[0], 1, 1), gradient.flatten(1)[:, None])
+
+
 class NotCovered(Exception):  # noqa: N818 - it says what is the case, and is never an error of the user's
     """Raised by a rule for a use of its function that it cannot read; the message says what it cannot read."""
 

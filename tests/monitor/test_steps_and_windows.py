@@ -132,12 +132,25 @@ def test_parameter_motion_is_that_of_the_step(
         assert rows.rotation[name] == pytest.approx(angle, rel=1e-4, abs=1e-7)
 
 
-def test_mixing_layers_are_listed(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
+def test_mixing_layers_are_listed_and_read_exactly(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
     model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, CLASSES))
-    with pytest.warns(
-        imbdyn.ImbdynWarning, match=r"cover 98\.0%.*1\.weight \(torch\.nn\.functional\.batch_norm has no rule"
-    ):
-        trace = monitored(model, [(images, labels)], tmp_path / "run")
+    trace = monitored(model, [(images, labels)] * 3, tmp_path / "run")
     assert trace.run["mixing_layers"] == ["1"]
-    assert trace.run["coverage"]["parameters"]["1.weight"]["covered"] is False
-    assert trace.parameters.set_index("parameter").residual.drop(["1.weight", "1.bias"]).max() <= 1e-6
+    assert trace.run["coverage"]["share"] == 1.0
+    assert trace.parameters.residual.max() <= 1e-6
+
+
+def test_what_is_not_covered_is_one_warning_and_null(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.PReLU(72), nn.Linear(72, CLASSES))
+    with pytest.warns(
+        imbdyn.ImbdynWarning, match=r"cover 83\.5%.*not covered: 1\.weight \(torch\.nn\.functional\.prelu has no rule\)"
+    ):
+        trace = monitored(model, [(images, labels)] * 2, tmp_path / "run")
+    parameters = trace.run["coverage"]["parameters"]
+    assert parameters["1.weight"] == {"covered": False, "rule": None, "reason": "torch.nn.functional.prelu has no rule"}
+    assert trace.parameters.set_index("parameter").residual.isna().groupby("parameter").all().to_dict() == {
+        "1.weight": True,
+        "2.bias": False,
+        "2.weight": False,
+    }
+    assert trace.parameters.grad_norm.notna().all(), "its norms are measured all the same"

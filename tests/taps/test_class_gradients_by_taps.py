@@ -126,7 +126,11 @@ def test_frozen_parameters_are_left_alone(images: Tensor, labels: Tensor) -> Non
     ("model", "parameter", "reason"),
     [
         (nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.Flatten(), nn.Linear(64, CLASSES)), "0.weight", "groups=2"),
-        (nn.Sequential(nn.Flatten(), nn.LayerNorm(72), nn.Linear(72, CLASSES)), "1.weight", "layer_norm has no rule"),
+        (
+            nn.Sequential(nn.Flatten(), nn.PReLU(72), nn.Linear(72, CLASSES)),
+            "1.weight",
+            "torch.nn.functional.prelu has no rule",
+        ),
         (
             nn.Sequential(
                 nn.Flatten(0, 1), nn.Linear(6, 6), nn.Unflatten(0, (24, 2)), nn.Flatten(), nn.Linear(72, CLASSES)
