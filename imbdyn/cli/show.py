@@ -32,7 +32,7 @@ def command(runs: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _runs_in(path: Path) -> list[Path]:
-    """Return the runs in a folder that is none itself; `path` where there are none, for open_trace to complain of."""
+    """Return the runs below a folder that is none itself; `path` where there are none, for open_trace to report."""
     if (path / "run.json").exists():
         return [path]
-    return sorted(record.parent for record in path.glob("*/run.json")) or [path]
+    return sorted(record.parent for record in path.rglob("run.json")) or [path]

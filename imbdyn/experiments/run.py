@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from imbdyn.experiments import profiles
-from imbdyn.experiments.config import ExperimentConfig
+from imbdyn.experiments.config import ConfigError, ExperimentConfig
 from imbdyn.experiments.data import ImageData
 from imbdyn.experiments.train import Run
 
@@ -26,6 +26,8 @@ def plan(config: ExperimentConfig, data: ImageData) -> list[Run]:
     """
     counts = data.train_counts()
     ratio = config.imbalance.ratio
+    if ratio > min(counts):
+        raise ConfigError(f"imbalance.ratio must leave a rare class 1 of its {min(counts)} samples, got {ratio:g}")
     rare = profiles.choose_rare(data.num_classes, config.imbalance.num_rare, config.seed)
     by_name = {
         "balanced": profiles.balanced(counts),

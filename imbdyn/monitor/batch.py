@@ -28,11 +28,13 @@ class Batch:
         self.labels = labels
         self.wants_logits = wants_logits
         """Whether the logits are still to be read; a second forward pass in one batch is not."""
-        self.prediction: Tensor | None = None
-        """int64 [N], argmax of the logits, kept in evaluations."""
+        self.logits: Tensor | None = None
+        """[N, C], from the forward pass until they are counted."""
         self.step = step
         """The optimizer step that the batch belongs to; None in an evaluation."""
         self.watch = watch
+        self.watch_taken = False
+        """Whether the step has taken over `watch`."""
         self.features = features
         self._owner = owner
         self._modes = ExitStack() if watch is not None or features is not None else None

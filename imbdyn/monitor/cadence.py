@@ -10,6 +10,8 @@ from time import perf_counter
 _REMEMBERED = 64
 #: The logits may take at most this part of the budget; past it they too are read on some steps only.
 _LOGITS_PART = 0.5
+#: But never on fewer than every so many: a class must be seen in every epoch, whatever that costs on a tiny model.
+_LOGITS_AT_LEAST = 8
 #: Medians are taken anew after every sampled step and every so many others: they too cost time.
 _ESTIMATE_EVERY = 16
 
@@ -18,8 +20,9 @@ class Cadence:
     """Spends a budget on sampled steps.
 
     Training earns `budget` x its own time; whatever the instrument does is spent, and a step is sampled when what was
-    earned pays for it. Steps 1, 2, 4, 8, ... are sampled in any case: the stated minimum for short trainings and for
-    tiny models, whose true cost the record shows. With `interval=k` every k-th step is sampled instead.
+    earned pays for it. Steps 1, 2, 4, 8, ... are sampled in any case, and the logits of every 8th step are read: the
+    stated minimum for short trainings and for tiny models, whose true cost the record shows. With `interval=k` every
+    k-th step is sampled instead.
 
     Args:
         budget: share of training time, above 0.
@@ -27,10 +30,10 @@ class Cadence:
     """
 
     def __init__(self, budget: float, interval: int | None) -> None:
-        if not budget > 0:
-            raise ValueError(f"budget must be above 0 (a share of training time, such as 0.01), got {budget}")
-        if interval is not None and interval < 1:
-            raise ValueError(f"interval must be at least 1, got {interval}")
+        if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not 0 < budget <= 1:
+            raise ValueError(f"budget must be a share of training time above 0 and at most 1, got {budget!r}")
+        if interval is not None and (isinstance(interval, bool) or not isinstance(interval, int) or interval < 1):
+            raise ValueError(f"interval must be an int of at least 1, got {interval!r}")
         self._budget = budget
         self._interval = interval
         self.steps = 0
@@ -68,7 +71,7 @@ class Cadence:
         return self._all_spent() + self._cost_of_sample <= self._budget * (self._elapsed() - self._spent)
 
     def logits_due(self) -> bool:
-        """Whether the logits of the coming step are to be read: always, unless they alone would pass the budget."""
+        """Whether the logits of the next step are to be read: always, unless that alone would take half the budget."""
         return self.steps % self._logits_interval == 0
 
     def step_done(self, *, sampled: bool, logits: bool) -> None:
@@ -130,7 +133,8 @@ class Cadence:
         if self._sampled_cost:
             self._cost_of_sample = median(self._sampled_cost) + self._hidden_per_sample
         if bare is not None and self._logits_cost and self._interval is None:
-            self._logits_interval = int(median(self._logits_cost) / (self._budget * _LOGITS_PART * bare)) + 1
+            affordable = int(median(self._logits_cost) / (self._budget * _LOGITS_PART * bare)) + 1
+            self._logits_interval = min(affordable, _LOGITS_AT_LEAST)
 
     def _all_spent(self) -> float:
         return self._spent + self._hidden_per_sample * self.sampled_steps

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imbdyn.monitor.batch import Batch
 from imbdyn.monitor.window import LogitSums
 from imbdyn.ops import ClassMoments, class_moments
 from imbdyn.statistics import neural_collapse
 from imbdyn.statistics.moments import merge
+from imbdyn.taps import FeatureWatch
 
 #: NC1 and NC4 need every feature beside the final class means; an evaluation with more bytes goes without them.
 MEMORY_BOUND = 64 << 20
@@ -41,14 +41,15 @@ class Evaluation:
         self._held: list[tuple[Tensor, Tensor, Tensor]] | None = []
         self._held_bytes = 0
 
-    def add(self, batch: Batch) -> None:
-        """Take over a batch; its logits were added in the forward pass already."""
+    def add(self, labels: Tensor, logits: Tensor | None, watch: FeatureWatch | None) -> None:
+        """Read a batch: logits [N, C], and the features that `watch` saw on their way into the classifier."""
         self.batches += 1
-        features = None if batch.features is None else batch.features.features
-        if features is None or batch.prediction is None:
+        if logits is None:
             return
-        if features.dim() == 2 and features.shape[0] == batch.labels.shape[0]:
-            self._add_features(features, batch.labels, batch.prediction)
+        self.logits.add(logits, labels)
+        features = None if watch is None else watch.features
+        if features is not None and features.dim() == 2 and features.shape[0] == labels.shape[0]:
+            self._add_features(features, labels, logits.argmax(1))
 
     def _add_features(self, features: Tensor, labels: Tensor, prediction: Tensor) -> None:
         """Read the features [N, D], labels [N] and predicted classes [N] of one batch."""

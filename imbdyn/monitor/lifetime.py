@@ -41,7 +41,7 @@ def closed(monitor: _Closable, model: nn.Module) -> None:
 
 def status_of(error: BaseException | None) -> Status:
     """Return how a run ended that was left with `error`."""
-    if error is None:
+    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return "finished"
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from imbdyn.monitor import lifetime
+from imbdyn.monitor.arguments import check_arguments
 from imbdyn.monitor.batch import Batch
 from imbdyn.monitor.cadence import Cadence
 from imbdyn.monitor.evaluation import Evaluation
@@ -42,7 +44,8 @@ class Monitor:
         monitor.close()
 
     Training is not changed: after any number of steps the weights are bit-identical to those without it (CPU). The
-    logits are read on every step (loss, accuracy, margins by class), the class gradients on sampled steps.
+    logits are read on every step (loss, accuracy, margins by class), or on fewer where that alone would take half the
+    budget; the class gradients on sampled steps.
 
     Args:
         model: any module whose output is logits [N, C], or has them as `.logits`.
@@ -83,12 +86,7 @@ class Monitor:
         force: bool = False,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-        if class_names is not None and len(class_names) != num_classes:
-            raise ValueError(f"class_names must have num_classes={num_classes} names, got {len(class_names)}")
-        if isinstance(optimizer, torch.optim.LBFGS):
-            raise ValueError("LBFGS runs the model several times inside one step; imbdyn cannot tell its steps apart")
+        check_arguments(model, optimizer, num_classes, class_names, config)
         self._num_classes = num_classes
         self._ignore_index = ignore_index
         self._model = WatchedModel(model, num_classes, classifier, logits)
@@ -117,7 +115,7 @@ class Monitor:
             lifetime.closed(self, model)
             raise
         self._hooks = [
-            model.register_forward_hook(self._after_forward),
+            model.register_forward_hook(OutputHook(self)),
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
         ]
@@ -130,6 +128,8 @@ class Monitor:
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
+        if not isinstance(epoch, int):
+            raise TypeError(f"monitor.epoch must be an int, got {epoch!r}")
         with self._stopwatch:
             self._close_window()
             self._recorder.begin_epoch(epoch)
@@ -150,8 +150,8 @@ class Monitor:
         if self._batch is not None:
             raise ValueError("monitor.batch(...) inside another monitor.batch(...): leave the first one before")
         with self._stopwatch:
-            if labels.dim() != 1 or labels.dtype != torch.int64:
-                raise TypeError(f"labels must be int64 [N], got {labels.dtype} {list(labels.shape)}")
+            if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.dtype != torch.int64:
+                raise TypeError(f"labels must be a tensor int64 [N], got {_kind(labels)}")
             self._cadence.start()
             if self._evaluation is not None:
                 self._check(labels)
@@ -174,6 +174,8 @@ class Monitor:
         Raises:
             ValueError: for the name "train", which means the training windows, or inside another evaluation.
         """
+        if not isinstance(split, str):
+            raise TypeError(f"the name of an evaluation must be a str, got {split!r}")
         if split == "train":
             raise ValueError('"train" names the training windows; call an evaluation of training data "train_eval"')
         if self._evaluation is not None or self._batch is not None:
@@ -226,21 +228,29 @@ class Monitor:
     def leave_batch(self, batch: Batch, *, completed: bool) -> None:
         """Take over what a batch collected (called by the context that `batch` returns)."""
         self._batch = None
+        if completed:
+            if batch.wants_logits:
+                self._problems.warn(
+                    "no forward pass", "no forward pass of the monitored model was seen inside a monitor.batch(...)"
+                )
+            self._take_over(batch)
         if batch.watch is not None:
             self._cadence.spend(batch.watch.seconds)
-        if not completed:
-            return
-        if batch.wants_logits:
-            self._problems.warn(
-                "no forward pass", "no forward pass of the monitored model was seen inside a monitor.batch(...)"
-            )
-        if batch.features is not None:
-            self._model.learn_classifier(batch.features)
-        if self._evaluation is not None:
-            with self._reading("the features"):
-                self._evaluation.add(batch)
-        elif batch.watch is not None and batch.step is not None:
-            batch.step.gradients.add(batch.watch)
+
+    def _take_over(self, batch: Batch) -> None:
+        """Count what a batch has read. What was read is counted once: an optimizer step may come before its end."""
+        logits, batch.logits = batch.logits, None
+        with self._reading("a batch"):
+            if batch.features is not None:
+                self._model.learn_classifier(batch.features)
+            if self._evaluation is not None:
+                self._evaluation.add(batch.labels, logits, batch.features)
+                return
+            if logits is not None:
+                self._recorder.window.add(logits, batch.labels)
+            if batch.watch is not None and batch.step is not None and not batch.watch_taken:
+                batch.watch_taken = True
+                batch.step.gradients.add(batch.watch)
 
     def _check(self, labels: Tensor) -> None:
         if labels.is_cpu:
@@ -268,25 +278,22 @@ class Monitor:
                 features = self._model.feature_watch()
         return Batch(self, labels, wants_logits=step.read_logits, step=step, watch=watch, features=features)
 
-    def _after_forward(self, _module: nn.Module, _args: Any, output: Any) -> None:
+    def after_forward(self, output: Any) -> None:
+        """Remember the logits of a forward pass (called by the hook on the model)."""
         batch = self._batch
-        if batch is None or not batch.wants_logits:
-            return
-        with self._stopwatch:
-            logits = self._model.logits_of(output, batch.labels)  # a wrong output is the user's mistake: it raises
-            batch.wants_logits = False
-            with self._problems.contained("reading the logits"):
-                if self._evaluation is not None:
-                    self._evaluation.logits.add(logits, batch.labels)
-                    batch.prediction = logits.argmax(1)
-                else:
-                    self._recorder.window.add(logits, batch.labels)
+        if batch is not None and batch.wants_logits:
+            with self._stopwatch:
+                # a wrong output is the user's mistake: it raises
+                batch.logits = self._model.logits_of(output, batch.labels).detach()
+                batch.wants_logits = False
 
-    def _before_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
+    def _before_step(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         step = self._step
+        if self._batch is not None:
+            self._take_over(self._batch)
         if step is not None and step.sampled:
             with self._reading("the gradients"):
-                step.read_gradients(self._model, self._coverage)
+                step.read_gradients(self._model, optimizer, self._coverage)
 
     def _after_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
         step, self._step = self._step, None
@@ -327,3 +334,23 @@ class Monitor:
             torch.no_grad(),
         ):
             yield
+
+
+class OutputHook:
+    """The hook on the model. A copy of the model, or one that was saved and loaded, has one that does nothing."""
+
+    def __init__(self, monitor: Monitor | None = None) -> None:
+        self._monitor = None if monitor is None else weakref.ref(monitor)
+
+    def __call__(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        """Hand the output of a forward pass over."""
+        monitor = None if self._monitor is None else self._monitor()
+        if monitor is not None:
+            monitor.after_forward(output)
+
+    def __reduce__(self) -> tuple[type[OutputHook], tuple[()]]:
+        return OutputHook, ()
+
+
+def _kind(value: object) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -46,9 +47,13 @@ class OptimizerStep:
         self.gradients = StepGradients(num_classes, ignore_index)
         self.reading: GradientReading | None = None
 
-    def read_gradients(self, model: WatchedModel, coverage: Coverage) -> None:
-        """Fill `reading`: called when the gradients are complete and the weights have not moved."""
-        parameters = {name: p for name, p in model.trainable().items() if p.grad is not None}
+    def read_gradients(self, model: WatchedModel, optimizer: torch.optim.Optimizer, coverage: Coverage) -> None:
+        """Fill `reading`: called when the gradients are complete and the weights have not moved.
+
+        Only the parameters that `optimizer` is about to move are read: another optimizer's have steps of their own.
+        """
+        moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        parameters = {n: p for n, p in model.trainable().items() if p.grad is not None and id(p) in moved}
         grads = [_dense(p.grad) for p in parameters.values()]
         tensors = [p.detach() for p in parameters.values()]
         grad_norm = parameter_norms(tensors, grads, [None] * len(grads)).tensors[:, 1].cpu().numpy()

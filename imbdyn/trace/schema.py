@@ -64,6 +64,7 @@ _EPOCH = Column("epoch", _INT, "epochs", "monitor.epoch when the row was made")
 _SPLIT = Column("split", _NAME, "", "'train' for training windows, else the name given to monitor.evaluate()")
 _CLASS_ID = Column("class_id", _CLASS, "class", "index of the class")
 _PARAMETER = Column("parameter", _NAME, "", "name in model.named_parameters(); '*' is all covered parameters together")
+_ONE_PARAMETER = Column("parameter", _NAME, "", "name in model.named_parameters()")
 _LAYER = Column("layer", _NAME, "", "name in model.named_modules() of the classifier whose input the features are")
 
 _PAPYAN = "Papyan, Han, Donoho 2020"
@@ -143,7 +144,7 @@ PARAMETERS = Table(
     ("step", "parameter"),
     (
         _STEP,
-        _PARAMETER,
+        _ONE_PARAMETER,
         Column("weight_norm", _REAL, "", "||w|| after the step"),
         Column("grad_norm", _REAL, "", "||p.grad|| as the optimizer saw it"),
         Column("update_norm", _REAL, "", "||dw||"),

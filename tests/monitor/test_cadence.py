@@ -60,11 +60,17 @@ def test_what_a_sampled_step_costs_beyond_our_own_code_is_paid_from_the_budget(c
 
 def test_logits_that_cost_more_than_the_budget_are_sampled_too(clock: Clock) -> None:
     cadence = Cadence(0.01, None)
+    simulate(cadence, clock, 20_000, bare=1e-3, logits=2.2e-5, sample=5e-3)
+    assert cadence.record()["logits_steps"] == pytest.approx(20_000 / 5, rel=0.05), "2.2% where 0.5% is allowed"
+    assert cadence.record()["share"] == pytest.approx(0.01, rel=0.1)
+
+
+def test_logits_are_never_read_on_fewer_than_every_eighth_step(clock: Clock) -> None:
+    cadence = Cadence(0.01, None)
     simulate(cadence, clock, 20_000, bare=1e-4, logits=2e-5, sample=1e-3)
     record = cadence.record()
-    assert record["logits_steps"] == pytest.approx(20_000 * 0.005 / 0.2, rel=0.1)
-    assert isinstance(record["share"], float)
-    assert record["share"] <= 0.02, "the stated minimum of samples comes on top"
+    assert record["logits_steps"] == pytest.approx(20_000 / 8, rel=0.05)
+    assert record["share"] == pytest.approx(0.025 + 15 * 1e-3 / 2, rel=0.1), "the record says what the minimum cost"
 
 
 def test_the_stated_minimum_is_sampled_whatever_it_costs(clock: Clock) -> None:

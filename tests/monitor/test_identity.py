@@ -160,3 +160,41 @@ def test_a_step_that_was_thrown_away_leaves_nothing_behind(
     trace = open_trace(tmp_path / "run")
     assert trace.parameters.residual.max() <= FLOAT32
     assert trace.steps[["step", "batches", "gradient_batches"]].to_numpy().tolist() == [[1, 1, 1]]
+
+
+def test_an_optimizer_step_inside_the_batch_is_read_too(
+    network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with Monitor(network, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+        for _ in range(2):
+            with monitor.batch(labels):
+                optimizer.zero_grad()
+                F.cross_entropy(network(images), labels).backward()
+                optimizer.step()
+    trace = open_trace(tmp_path / "run")
+    assert trace.run["coverage"]["share"] == 1.0
+    assert trace.parameters.residual.notna().all()
+    assert trace.parameters.residual.max() <= FLOAT32
+    assert trace.steps[["step", "count", "batches", "gradient_batches"]].to_numpy().tolist() == [
+        [1, 24, 1, 1],
+        [2, 24, 1, 1],
+    ]
+
+
+def test_of_two_optimizers_only_the_parameters_of_the_monitored_one_are_read(
+    network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
+    head, body = (
+        torch.optim.SGD([p for n, p in network.named_parameters() if n.startswith("head") == of_head], lr=0.1)
+        for of_head in (True, False)
+    )
+    with Monitor(network, body, CLASSES, tmp_path / "run", interval=1) as monitor:
+        with monitor.batch(labels):
+            F.cross_entropy(network(images), labels).backward()
+        head.step()
+        body.step()
+    parameters = open_trace(tmp_path / "run").parameters
+    assert not parameters.parameter.str.startswith("head").any()
+    assert (parameters.update_norm > 0).all()
+    assert parameters.residual.max() <= FLOAT32

@@ -36,8 +36,10 @@ def test_a_label_out_of_range_names_row_and_value(
             monitor.batch(torch.tensor([0, 4, 5]))
         with pytest.raises(ValueError, match=r"labels\[1\] is -1"):
             monitor.batch(torch.tensor([0, -1, 5]))
-        with pytest.raises(TypeError, match="labels must be int64"):
+        with pytest.raises(TypeError, match=r"labels must be a tensor int64 \[N\], got torch.float32 \[3, 5\]"):
             monitor.batch(torch.rand(3, CLASSES))
+        with pytest.raises(TypeError, match=r"labels must be a tensor int64 \[N\], got list"):
+            monitor.batch([0, 1])  # type: ignore[arg-type]
 
 
 def test_a_step_without_a_batch_is_one_warning(
@@ -116,12 +118,27 @@ def test_arguments_that_make_no_sense(model: nn.Module, optimizer: torch.optim.O
     def make(**options: object) -> None:
         Monitor(model, optimizer, CLASSES, tmp_path / "run", **options)  # type: ignore[arg-type]
 
-    with pytest.raises(ValueError, match="budget must be above 0"):
+    with pytest.raises(ValueError, match=r"budget must be a share of training time above 0 and at most 1, got 0\.0"):
         make(budget=0.0)
-    with pytest.raises(ValueError, match="interval must be at least 1"):
+    with pytest.raises(ValueError, match="interval must be an int of at least 1, got 0"):
         make(interval=0)
     with pytest.raises(ValueError, match="class_names must have num_classes=5 names, got 2"):
         make(class_names=["a", "b"])
+    with pytest.raises(ValueError, match="got 5"):
+        make(budget=5)
+    with pytest.raises(ValueError, match=r"interval must be an int of at least 1, got 2\.5"):
+        make(interval=2.5)
+    with pytest.raises(TypeError, match="class_names must be a list of str"):
+        make(class_names="abcde")
+    with pytest.raises(TypeError, match=r"config\['path'\] cannot be stored as JSON"):
+        make(config={"path": tmp_path})
+    with pytest.raises(TypeError, match=r"num_classes must be an int, got 5\.0"):
+        Monitor(model, optimizer, 5.0, tmp_path / "run")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="takes a module and an optimizer, got SGD and Mlp"):
+        Monitor(optimizer, model, CLASSES, tmp_path / "run")  # type: ignore[arg-type]
+    other = torch.optim.SGD(Mlp(features=72).parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="the optimizer holds no parameter of this model"):
+        Monitor(model, other, CLASSES, tmp_path / "run")
     with pytest.raises(ValueError, match="LBFGS"):
         Monitor(model, torch.optim.LBFGS(model.parameters()), CLASSES, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -216,6 +233,30 @@ def test_a_run_that_is_left_without_close_loses_nothing(tmp_path: Path, end: str
     )
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == status
     assert open_trace(tmp_path / "run").steps.step.tolist() == [1, 2, 3, 4]
+
+
+def test_an_epoch_or_a_split_of_a_wrong_type(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tmp_path: Path
+) -> None:
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run") as monitor:
+        with pytest.raises(TypeError, match=r"monitor\.epoch must be an int, got 'one'"):
+            monitor.epoch = "one"  # type: ignore[assignment]
+        with pytest.raises(TypeError, match="the name of an evaluation must be a str, got 3"):
+            monitor.evaluate(3).__enter__()  # type: ignore[arg-type]
+
+
+def test_an_aborted_batch_is_counted_nowhere(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
+    def fails(x: Tensor) -> None:
+        model(x)
+        raise RuntimeError("mine")
+
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+        with pytest.raises(RuntimeError, match="mine"), monitor.batch(labels):
+            fails(images)
+        train(model, [(images, labels)], optimizer=optimizer, monitor=monitor)
+    assert open_trace(tmp_path / "run").steps["count"].tolist() == [24]
 
 
 def test_half_an_evaluation_is_not_recorded(

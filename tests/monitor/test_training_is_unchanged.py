@@ -10,6 +10,8 @@ import torch
 from loops import monitored, train
 from torch import Tensor, nn
 
+import imbdyn
+
 
 def random_batches(count: int) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(3)
@@ -34,6 +36,21 @@ def test_no_random_number_is_drawn(network: nn.Module, tmp_path: Path) -> None:
     state = torch.get_rng_state()
     monitored(network, random_batches(3), tmp_path / "run")
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_monitored_model_can_be_saved_and_copied(network: nn.Module, images: Tensor, tmp_path: Path) -> None:
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with imbdyn.Monitor(network, optimizer, 5, tmp_path / "run") as monitor, torch.no_grad():
+        torch.save(network, tmp_path / "model.pt")
+        loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+        labels = torch.zeros(len(images), dtype=torch.int64)
+        with monitor.evaluate("test"), monitor.batch(labels):
+            for other in (loaded, copy.deepcopy(network)):
+                other(2 * images)  # a copy is not monitored
+            expected = network(images)
+        assert torch.equal(loaded(images), expected)
+    mean = torch.nn.functional.cross_entropy(expected, labels)
+    assert imbdyn.open_trace(tmp_path / "run").steps.loss[0] == pytest.approx(float(mean), rel=1e-5)
 
 
 def test_no_hook_and_no_mode_is_left_behind(network: nn.Module, tmp_path: Path) -> None:
