@@ -12,6 +12,8 @@ _REMEMBERED = 64
 _LOGITS_PART = 0.5
 #: But never on fewer than every so many: a class must be seen in every epoch, whatever that costs on a tiny model.
 _LOGITS_AT_LEAST = 8
+#: A step longer than so many usual ones holds a pause (an idle notebook), which is no training that earns a budget.
+_PAUSE = 8
 #: Medians are taken anew after every sampled step and every so many others: they too cost time.
 _ESTIMATE_EVERY = 16
 
@@ -19,10 +21,10 @@ _ESTIMATE_EVERY = 16
 class Cadence:
     """Spends a budget on sampled steps.
 
-    Training earns `budget` x its own time; whatever the instrument does is spent, and a step is sampled when what was
-    earned pays for it. Steps 1, 2, 4, 8, ... are sampled in any case, and the logits of every 8th step are read: the
-    stated minimum for short trainings and for tiny models, whose true cost the record shows. With `interval=k` every
-    k-th step is sampled instead.
+    Training steps earn `budget` x their own time; what the instrument takes in them is spent, and a step is sampled
+    when what was earned pays for it. Evaluations neither earn nor spend: they are read in full. Steps 1, 2, 4, 8, ...
+    are sampled in any case, and the logits of every 8th step are read: the stated minimum for short trainings and for
+    tiny models, whose true cost the record shows. With `interval=k` every k-th step is sampled instead.
 
     Args:
         budget: share of training time, above 0.
@@ -45,7 +47,11 @@ class Cadence:
         self._spent_before_step = 0.0
         self._sampled_cost: deque[float] = deque(maxlen=_REMEMBERED)
         self._logits_cost: deque[float] = deque(maxlen=_REMEMBERED)
-        self._bare_when: dict[bool, deque[float]] = {True: deque(maxlen=_REMEMBERED), False: deque(maxlen=_REMEMBERED)}
+        self._bare: deque[float] = deque(maxlen=_REMEMBERED)
+        self._hidden: deque[float] = deque(maxlen=_REMEMBERED)
+        self._bare_step = 0.0
+        self._trained = 0.0
+        self._spent_in_steps = 0.0
         self._lap_started = 0.0
         self._spent_before_lap = 0.0
         self._hidden_per_sample = 0.0
@@ -68,7 +74,7 @@ class Cadence:
             return step % self._interval == 0 or step == 1
         if step & (step - 1) == 0:
             return True
-        return self._all_spent() + self._cost_of_sample <= self._budget * (self._elapsed() - self._spent)
+        return self._spent_in_steps + self._cost_of_sample <= self._budget * self._trained
 
     def logits_due(self) -> bool:
         """Whether the logits of the next step are to be read: always, unless that alone would take half the budget."""
@@ -81,8 +87,14 @@ class Cadence:
         self.steps += 1
         self.sampled_steps += sampled
         self.logits_steps += logits
+        bare = seconds - ours
+        self._spent_in_steps += ours + self._hidden_per_sample * sampled
+        self._trained += min(bare, _PAUSE * self._bare_step) if self._bare_step else bare
         if self.steps > 1:  # the first step pays for caches and lazy initialisation, watched or not
-            self._bare_when[sampled].append(seconds - ours)
+            if not sampled:
+                self._bare.append(bare)
+            elif self._bare_step:
+                self._hidden.append(bare - self._bare_step)
             if sampled:
                 self._sampled_cost.append(ours)
             elif logits:
@@ -118,7 +130,7 @@ class Cadence:
             "sampled_steps": self.sampled_steps,
             "logits_steps": self.logits_steps,
             "seconds": self._all_spent(),
-            "hidden_seconds": self._hidden_per_sample * self.sampled_steps if all(self._bare_when.values()) else None,
+            "hidden_seconds": self._hidden_per_sample * self.sampled_steps if self._hidden else None,
             "training_seconds": bare,
             "share": self._all_spent() / bare if bare > 0 else None,
         }
@@ -127,13 +139,14 @@ class Cadence:
         return 0.0 if self._started is None else perf_counter() - self._started
 
     def _estimate(self) -> None:
-        bare = median(self._bare_when[False]) if self._bare_when[False] else None
-        if bare is not None and self._bare_when[True]:
-            self._hidden_per_sample = max(0.0, median(self._bare_when[True]) - bare)
+        if self._bare:
+            self._bare_step = median(self._bare)
+        if self._hidden:
+            self._hidden_per_sample = max(0.0, median(self._hidden))
         if self._sampled_cost:
             self._cost_of_sample = median(self._sampled_cost) + self._hidden_per_sample
-        if bare is not None and self._logits_cost and self._interval is None:
-            affordable = int(median(self._logits_cost) / (self._budget * _LOGITS_PART * bare)) + 1
+        if self._bare_step > 0 and self._logits_cost and self._interval is None:
+            affordable = int(median(self._logits_cost) / (self._budget * _LOGITS_PART * self._bare_step)) + 1
             self._logits_interval = min(affordable, _LOGITS_AT_LEAST)
 
     def _all_spent(self) -> float:

@@ -59,7 +59,7 @@ class Evaluation:
         if self._held_bytes > MEMORY_BOUND:
             self._held = None
         if self._held is not None:
-            self._held.append((features.clone(), labels, prediction))
+            self._held.append((features.clone(), labels.clone(), prediction))
 
     def collapse(self, weight: Tensor) -> Collapse:
         """Measure neural collapse against the classifier's rows `weight` [C, D], over the classes that are present."""

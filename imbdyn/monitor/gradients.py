@@ -59,6 +59,12 @@ class StepGradients:
         """Take over a micro-batch that was watched."""
         self._watched.append(watch)
 
+    def release(self) -> None:
+        """Let go of everything that is held."""
+        for watch in self._watched:
+            watch.release()
+        self._watched.clear()
+
     def has(self, parameter: str) -> bool:
         """Whether rows of `parameter` are held."""
         return any(parameter in watch.rows for watch in self._watched)
@@ -74,7 +80,9 @@ class StepGradients:
         index = class_ids.new_full((self._num_classes,), _IGNORED)
         index[class_ids] = torch.arange(class_ids.numel(), device=index.device)
         local = [
-            torch.where(watch.labels == self._ignore_index, _IGNORED, index[watch.labels.clamp(min=0)])
+            torch.where(
+                watch.labels == self._ignore_index, _IGNORED, index[watch.labels.clamp(0, self._num_classes - 1)]
+            )
             for watch in self._watched
         ]
         found = [self._gram(name, local, max(1, class_ids.numel())) for name in parameters]

@@ -55,6 +55,10 @@ class WatchedModel:
         """Return the parameters that require a gradient now, by name."""
         return {name: p for name, p in self._inner.named_parameters() if p.requires_grad}
 
+    def has_no_gradient(self) -> bool:
+        """Whether every gradient is None or zero, as after zero_grad()."""
+        return all(p.grad is None or not bool(p.grad.any()) for p in self.trainable().values())
+
     def parameter(self, name: str) -> nn.Parameter:
         """Return the parameter of that name."""
         return self._inner.get_parameter(name)

@@ -204,10 +204,14 @@ class Monitor:
         for hook in self._hooks:
             hook.remove()
         lifetime.closed(self, self._model.module)
-        with self._stopwatch:
-            self._close_window()
-        with self._problems.contained("writing the trace"):
-            self._recorder.close(status)
+        try:
+            with self._stopwatch:
+                self._close_window()
+                with self._problems.contained("writing the trace"):
+                    self._recorder.flush()  # so that what it takes is in the record
+        finally:
+            with self._problems.contained("writing the trace"):
+                self._recorder.close(status)
 
     def __enter__(self) -> Monitor:
         return self
@@ -258,7 +262,8 @@ class Monitor:
 
     def _training_batch(self, labels: Tensor) -> Batch:
         step = self._step
-        if step is not None and step.sampled and all(p.grad is None for p in self._model.trainable().values()):
+        if step is not None and step.sampled and self._model.has_no_gradient():
+            step.gradients.release()
             step = None  # its gradients were thrown away, as a GradScaler does that finds an inf: no step came of it
         if step is None:
             sampled = self._cadence.gradients_due()
@@ -292,27 +297,38 @@ class Monitor:
         if self._batch is not None:
             self._take_over(self._batch)
         if step is not None and step.sampled:
+            step.tried = True
             with self._reading("the gradients"):
                 step.read_gradients(self._model, optimizer, self._coverage)
 
     def _after_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
         step, self._step = self._step, None
-        with self._stopwatch, self._problems.contained("recording a step"):
-            self._recorder.weights_moved()
-            if step is None:
-                self._problems.warn(
-                    "step without batch",
-                    f"optimizer step {self._cadence.steps + 1} came without a monitor.batch(labels) before it: "
-                    "wrap forward and backward in `with monitor.batch(labels):`",
-                )
-            elif step.reading is not None:
-                with self._reading("a step"):
-                    self._record(self._cadence.steps + 1, step, step.reading)
-            if step is None or step.sampled or self._cadence.steps % _FLUSH_EVERY == 0:
-                self._recorder.maybe_flush()
-        self._cadence.step_done(
-            sampled=step is not None and step.reading is not None, logits=step is not None and step.read_logits
-        )
+        try:
+            with self._stopwatch, self._problems.contained("recording a step"):
+                self._recorder.weights_moved()
+                if step is None:
+                    self._problems.warn(
+                        "step without batch",
+                        f"optimizer step {self._cadence.steps + 1} came without a monitor.batch(labels) before it: "
+                        "wrap forward and backward in `with monitor.batch(labels):`",
+                    )
+                elif step.reading is not None:
+                    with self._reading("a step"):
+                        self._record(self._cadence.steps + 1, step, step.reading)
+                elif step.sampled and not step.tried:
+                    self._problems.warn(
+                        "closure",
+                        "the batches came inside optimizer.step(closure): their gradients cannot be read; call "
+                        "backward before a step() without closure",
+                    )
+                if step is None or step.sampled or self._cadence.steps % _FLUSH_EVERY == 0:
+                    self._recorder.maybe_flush()
+        finally:
+            if step is not None:
+                step.gradients.release()
+            self._cadence.step_done(
+                sampled=step is not None and step.reading is not None, logits=step is not None and step.read_logits
+            )
 
     def _record(self, number: int, step: OptimizerStep, reading: GradientReading) -> None:
         self._recorder.note_coverage(self._coverage)

@@ -52,6 +52,7 @@ class Recorder:
         self._cadence = cadence
         self._problems = problems
         self._num_classes = num_classes
+        self._ignore_index = ignore_index
         self._learning_rate = learning_rate
         self._since = 0
         self._coverage: dict[str, Any] | None = None
@@ -203,9 +204,13 @@ class Recorder:
             self._update_run(**self._state())
             self._writer.flush()
 
+    def flush(self) -> None:
+        """Write what waits."""
+        self._write_classifier()
+        self._writer.flush()
+
     def close(self, status: Status) -> None:
         """End the trace."""
-        self._write_classifier()
         self._update_run(**self._state())
         self._writer.close(status)
 
@@ -214,7 +219,7 @@ class Recorder:
         if self._uncounted:
             labels = torch.cat(self._uncounted)
             self._uncounted = []
-            counted = labels[(labels >= 0) & (labels < self._num_classes)]
+            counted = labels[(labels >= 0) & (labels < self._num_classes) & (labels != self._ignore_index)]
             self._class_counts += counted.bincount(minlength=self._num_classes).cpu().numpy()
         return {
             "class_counts": self._class_counts.tolist(),

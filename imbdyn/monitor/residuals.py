@@ -12,9 +12,11 @@ THRESHOLD, THRESHOLD_REDUCED = 1e-4, 2e-2
 
 def warn_of_residuals(step: int, reading: GradientReading, problems: Problems) -> None:
     """Warn of the parameter whose class gradients miss most of what the optimizer sees."""
-    if not reading.residual:
+    # NaN is a gradient that is NaN: the table shows it, and it must not hide another parameter's residual
+    comparable = [name for name, value in reading.residual.items() if value == value]
+    if not comparable:
         return
-    worst = max(reading.residual, key=lambda name: reading.residual[name])
+    worst = max(comparable, key=lambda name: reading.residual[name])
     threshold = THRESHOLD_REDUCED if reading.reduced_precision else THRESHOLD
     if reading.residual[worst] > threshold:
         problems.warn(

@@ -45,6 +45,8 @@ class OptimizerStep:
         self.read_logits = read_logits
         self.batches = 0
         self.gradients = StepGradients(num_classes, ignore_index)
+        self.tried = False
+        """Whether reading the gradients was begun."""
         self.reading: GradientReading | None = None
 
     def read_gradients(self, model: WatchedModel, optimizer: torch.optim.Optimizer, coverage: Coverage) -> None:
@@ -57,6 +59,9 @@ class OptimizerStep:
         grads = [_dense(p.grad) for p in parameters.values()]
         tensors = [p.detach() for p in parameters.values()]
         grad_norm = parameter_norms(tensors, grads, [None] * len(grads)).tensors[:, 1].cpu().numpy()
+        for name, norm in zip(parameters, grad_norm, strict=True):
+            if name in coverage.rule_of and norm > 0 and self.batches and not self.gradients.has(name):
+                coverage.refused.setdefault(name, "its rows did not come in the backward pass")
         covered = [name for name in coverage.covered() if name in parameters and self.gradients.has(name)]
         grams, scale, residuals = None, None, {}
         if covered:

@@ -19,7 +19,12 @@ def linear(
     """dL/dW = sum_r dy_r (outer) x_r and dL/db = sum_r dy_r, over all leading dimensions of x [N, ..., I]."""
     if input.dim() < 2:
         raise NotCovered("an input without a batch dimension")
+    if weight.dim() != 2:
+        raise NotCovered("a weight of one dimension")
     x = input.detach()
-    batch = x.shape[0]
-    yield weight, lambda dy: Rows(x.reshape(batch, -1, x.shape[-1]), dy.reshape(batch, -1, dy.shape[-1]))
-    yield bias, lambda dy: sample_gradients(dy.reshape(batch, -1, dy.shape[-1]).sum(1))
+
+    def rows_first(t: Tensor) -> Tensor:
+        return t[:, None] if t.dim() == 2 else t.flatten(1, -2)
+
+    yield weight, lambda dy: Rows(rows_first(x), rows_first(dy))
+    yield bias, lambda dy: sample_gradients(rows_first(dy).sum(1))

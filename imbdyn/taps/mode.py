@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from imbdyn.taps.registry import RULES, NotCovered, Rows, Rule, function_name
 
@@ -42,7 +43,7 @@ class Watch(TorchFunctionMode):
 
     def __init__(self, names: Mapping[int, str], labels: Tensor, coverage: Coverage) -> None:
         super().__init__()
-        self.labels = labels
+        self.labels = labels.clone()  # a loader may fill the same buffer again before the step
         self.rows: dict[str, list[Callable[[], Rows]]] = {}
         """Parameter to the rows of each of its uses, made only when called: unfolded pixels are many."""
         self.seconds = 0.0
@@ -51,6 +52,8 @@ class Watch(TorchFunctionMode):
         """Memory of the output gradients that wait in `rows`."""
         self.reduced_precision = False
         """Whether an output gradient came in bfloat16 or float16."""
+        self._handles: list[RemovableHandle] = []
+        self._paused = False
         self._names = names
         self._coverage = coverage
 
@@ -63,7 +66,15 @@ class Watch(TorchFunctionMode):
     ) -> Any:
         """Run `func` as it is, and tap its result if a watched parameter entered it."""
         kwargs = kwargs or {}
+        if func is torch.autograd.grad or (func in _BACKWARD and kwargs.get("inputs") is not None):
+            self._paused = True  # these gradients do not go into p.grad
+            try:
+                return func(*args, **kwargs)
+            finally:
+                self._paused = False
         result = func(*args, **kwargs)
+        if any(result is argument for argument in args):
+            return result  # requires_grad_ and the like hand the parameter back
         started = perf_counter()
         entered = [self._names[id(a)] for a in _tensors((*args, *kwargs.values())) if id(a) in self._names]
         if entered and torch.is_grad_enabled() and _needs_grad(result):
@@ -100,25 +111,53 @@ class Watch(TorchFunctionMode):
         except NotCovered as reason:
             self._refuse(entered, f"{function_name(func)} with {reason}")
             return
+        except Exception as error:  # a rule may be a user's, and must not break the forward pass
+            self._refuse(entered, f"the rule of {function_name(func)} failed: {type(error).__name__}: {error}")
+            return
         for name, _ in taps:
             self._coverage.rule_of[name] = function_name(func)
         unread = [name for name in entered if name not in {name for name, _ in taps}]
         self._refuse(unread, f"{function_name(func)} reads it in a place without a rule")
 
+        shape = result.shape
+
         def hand_over(grad_output: Tensor) -> None:
+            if self._paused:
+                return
             started = perf_counter()
-            grad_output = grad_output.detach()
+            grad_output = grad_output.detach().reshape(shape)
             self.held_bytes += grad_output.nbytes
             self.reduced_precision |= grad_output.element_size() < 4
             for name, rows in taps:
                 self.rows.setdefault(name, []).append(partial(rows, grad_output))
             self.seconds += perf_counter() - started
 
-        result.register_hook(hand_over)
+        self._handles.append(_hooked(result).register_hook(hand_over))
+
+    def release(self) -> None:
+        """Let go of what the backward pass needed, which a loss that somebody keeps would hold on to."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.rows.clear()
 
     def _refuse(self, names: Iterable[str], reason: str) -> None:
         for name in names:
             self._coverage.refused.setdefault(name, reason)
+
+
+_BACKWARD = (Tensor.backward, torch.autograd.backward)
+
+
+def _hooked(result: Tensor) -> Tensor:
+    """Return the tensor whose gradient hook sees the gradient of `result`.
+
+    F.linear returns a view of its product where the input has more than two dimensions. An in-place function that
+    follows would give the view another history, and a hook on it would never be called; its base keeps the hook.
+    """
+    base = result._base
+    whole = base is not None and base.numel() == result.numel() and base.is_contiguous() and result.is_contiguous()
+    return base if whole and base is not None and base.requires_grad and not base.is_leaf else result
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -90,3 +90,27 @@ def test_a_lap_is_the_mean_step_and_what_was_spent(clock: Clock) -> None:
     cadence.skip()
     simulate(cadence, clock, 2, bare=0.01, logits=0.0, sample=0.0)
     assert cadence.lap(2) == (pytest.approx(0.01), 0.0)
+
+
+def test_a_training_that_becomes_faster_hides_no_cost(clock: Clock) -> None:
+    cadence = Cadence(0.01, None)
+    simulate(cadence, clock, 1500, bare=0.1, logits=0.0, sample=0.005)
+    steps = simulate(cadence, clock, 4500, bare=0.05, logits=0.0, sample=0.005)
+    record = cadence.record()
+    assert record["hidden_seconds"] == pytest.approx(0, abs=0.1)
+    assert record["share"] == pytest.approx(0.01, rel=0.1)
+    assert len(steps) == pytest.approx(450, rel=0.1), "sampling goes on"
+
+
+def test_a_pause_earns_nothing(clock: Clock) -> None:
+    cadence = Cadence(0.01, None)
+    simulate(cadence, clock, 1000, bare=0.1, logits=0.0, sample=0.01)
+    clock.now += 3600
+    steps = simulate(cadence, clock, 1000, bare=0.1, logits=0.0, sample=0.01)
+    assert len(steps) == pytest.approx(100, rel=0.15)
+
+
+def test_a_clock_that_stands_still_is_no_error(clock: Clock) -> None:
+    cadence = Cadence(0.01, None)
+    simulate(cadence, clock, 100, bare=0.0, logits=0.0, sample=0.0)
+    assert cadence.record()["steps"] == 100

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from loops import CLASSES, monitored
 from torch import Tensor, nn
 
@@ -51,11 +53,14 @@ def test_gram_matrices_sum_to_the_gradient_norm(
     assert trace.run["coverage"]["share"] == 1.0
 
 
-@pytest.mark.parametrize("size", [1, 2])
-def test_batches_of_one_and_two(network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path, size: int) -> None:
-    trace = monitored(network, [(images[:size], labels[:size])], tmp_path / "run")
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_batches_of_none_one_and_two(
+    network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path, size: int
+) -> None:
+    criterion = partial(F.cross_entropy, reduction="sum")
+    trace = monitored(network, [(images[:size], labels[:size])], tmp_path / "run", criterion=criterion)
     assert trace.parameters.residual.max() <= FLOAT32
-    assert trace.class_gradients["count"].max() <= size
+    assert trace.class_gradients["count"].sum() == size * trace.class_gradients.parameter.nunique()
 
 
 def test_class_gradients_are_those_of_one_backward_a_class(
@@ -198,3 +203,54 @@ def test_of_two_optimizers_only_the_parameters_of_the_monitored_one_are_read(
     assert not parameters.parameter.str.startswith("head").any()
     assert (parameters.update_norm > 0).all()
     assert parameters.residual.max() <= FLOAT32
+
+
+def test_an_ignore_index_beyond_the_classes(network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path) -> None:
+    labels = torch.where(torch.arange(24) % 3 == 0, 255, labels)
+    trace = monitored(
+        network,
+        [(images, labels)],
+        tmp_path / "run",
+        ignore_index=255,
+        criterion=lambda z, y: F.cross_entropy(z, y, ignore_index=255),
+    )
+    assert trace.parameters.residual.max() <= FLOAT32
+    assert trace.run["class_counts"] == torch.bincount(labels[labels != 255], minlength=CLASSES).tolist()
+
+
+def test_a_closure_is_one_warning(network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path) -> None:
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with Monitor(network, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            with monitor.batch(labels):
+                loss = F.cross_entropy(network(images), labels)
+                loss.backward()
+            return loss
+
+        with pytest.warns(ImbdynWarning, match=r"came inside optimizer\.step\(closure\)"):
+            optimizer.step(closure)
+        optimizer.step(closure)
+    assert len(open_trace(tmp_path / "run").class_gradients) == 0
+
+
+def test_a_parameter_whose_rows_never_come_is_not_called_covered(
+    images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
+    class Reentrant(nn.Module):
+        """Recomputed in the backward pass, where no mode is on."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(72, 8), nn.Linear(8, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.utils.checkpoint.checkpoint(self.body, x.flatten(1).requires_grad_(), use_reentrant=True)
+            return self.head(h)
+
+    model = Reentrant()
+    with pytest.warns(ImbdynWarning, match=r"not covered: body\.weight"):
+        trace = monitored(model, [(images, labels)], tmp_path / "run")
+    assert trace.run["coverage"]["parameters"]["body.weight"]["covered"] is False
+    assert set(trace.class_gradients.parameter) == {"head.weight", "head.bias", "*"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -181,3 +183,78 @@ def test_users_add_a_rule(labels: Tensor) -> None:
         del RULES[torch.mul]
     assert "gain" in coverage.covered()
     assert_gram(grams(watch, ["gain"])["gain"], by_definition(model, x, labels)["gain"])
+
+
+def test_an_in_place_function_after_a_layer_over_tokens(labels: Tensor) -> None:
+    """F.linear over tokens returns a view; what is done to it in place gives the view another history."""
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Linear(4, 9)
+            self.head = nn.Linear(9, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.relu_(self.embed(x)).mean(1))
+
+    model, x = Tokens(), torch.randn(24, 7, 4)
+    watch, _ = watched(model, x, labels)
+    expected = by_definition(model, x, labels)
+    for name, gram in grams(watch, [name for name, _ in model.named_parameters()]).items():
+        assert_gram(gram, expected[name])
+
+
+def test_gradients_that_do_not_go_into_the_parameters_are_not_counted(images: Tensor, labels: Tensor) -> None:
+    """Adversarial training asks for the gradient of the input first."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(72, 8), nn.Tanh(), nn.Linear(8, CLASSES))
+    x = images.clone().requires_grad_()
+    watch = Watch({id(p): n for n, p in model.named_parameters()}, labels, Coverage())
+    with watch:
+        (gradient,) = torch.autograd.grad(F.cross_entropy(model(x), labels), x)
+        F.cross_entropy(model(x), labels).backward(inputs=[x])
+        F.cross_entropy(model(images + gradient.sign()), labels).backward()
+    expected = by_definition(model, images + gradient.sign(), labels)
+    for name, gram in grams(watch, list(expected)).items():
+        assert_gram(gram, expected[name])
+
+
+def test_a_rule_that_fails_does_not_break_the_forward_pass(labels: Tensor) -> None:
+    @rule(torch.mul)
+    def broken(*_: Tensor):  # type: ignore[no-untyped-def]
+        raise RuntimeError("boom")
+
+    gain, coverage = nn.Parameter(torch.ones(6)), Coverage()
+    try:
+        with Watch({id(gain): "gain"}, labels, coverage):
+            torch.mul(torch.ones(24, 6), gain)
+    finally:
+        del RULES[torch.mul]
+    assert coverage.refused["gain"] == "the rule of torch.mul failed: RuntimeError: boom"
+
+
+def test_freezing_and_unfreezing_inside_a_batch_is_no_use_of_a_parameter(images: Tensor, labels: Tensor) -> None:
+    model, coverage = nn.Sequential(nn.Flatten(), nn.Linear(72, CLASSES)), Coverage()
+    with Watch({id(p): n for n, p in model.named_parameters()}, labels, coverage):
+        model.requires_grad_(True)
+        F.cross_entropy(model(images), labels).backward()
+    assert coverage.covered() == ["1.weight", "1.bias"]
+
+
+def test_labels_are_those_of_the_forward_pass(images: Tensor, labels: Tensor) -> None:
+    model, buffer = nn.Sequential(nn.Flatten(), nn.Linear(72, CLASSES)), labels.clone()
+    watch, _ = watched(model, images, buffer)
+    buffer.zero_()  # a loader fills its buffer again
+    assert_gram(grams(watch, ["1.weight"])["1.weight"], by_definition(model, images, labels)["1.weight"])
+
+
+def test_released_taps_hold_nothing(images: Tensor, labels: Tensor) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(72, CLASSES))
+    watch = Watch({id(p): n for n, p in model.named_parameters()}, labels, Coverage())
+    with watch:
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+    watch.release()
+    alive = weakref.ref(watch)
+    del watch
+    assert alive() is None, "somebody keeps the loss, which must not keep the activations"
+    assert loss.grad_fn is not None
