@@ -26,7 +26,7 @@ from torch import Tensor
 
 import imbdyn
 from imbdyn import ops
-from imbdyn.ops._library import serving
+from imbdyn.ops._library import IMPLEMENTATIONS, serving
 
 
 class Case(NamedTuple):
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the medians to this file")
     options = parser.parse_args()
     torch.manual_seed(0)
-    serves = {name: serving(name, "cpu").detail for name in ops.__all__ if name.islower()}
+    serves = {op: serving(op, "cpu").detail for op in sorted({i.op for i in IMPLEMENTATIONS})}
     for name, detail in serves.items():
         print(f"{name:<16}{detail}")
     results = {}
