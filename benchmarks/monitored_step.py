@@ -16,17 +16,15 @@ the blocks are shown.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from report import write_report
 from torch import nn
 
 import imbdyn
@@ -173,17 +171,7 @@ def main() -> None:
             r = results[case] = measure(case, Path(folder), options)
         print(f"{case:<24}{r['bare_ms']:>7.2f}" + "".join(f"{r[column]:>10.3f}x" for column in columns))
     if options.json:
-        machine = {"processor": _processor(), "threads": torch.get_num_threads(), "system": platform.platform()}
-        versions = {"torch": torch.__version__, "imbdyn": imbdyn.__version__, "python": platform.python_version()}
-        report = {"date": date.today().isoformat(), "machine": machine, "versions": versions, "cases": results}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+        write_report(options.json, cases=results)
 
 
 if __name__ == "__main__":

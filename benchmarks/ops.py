@@ -11,20 +11,17 @@ medians are shown.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from report import write_report
 from torch import Tensor
 
-import imbdyn
 from imbdyn import ops
 from imbdyn.ops._library import IMPLEMENTATIONS, serving
 
@@ -148,17 +145,7 @@ def main() -> None:
         r = results[name] = measure(make(), options.seconds)
         print(f"{name:<40}{r['op']:>10.0f}{r['op'] / r['floor']:>9.2f}x{r['op'] / r['plain']:>9.2f}x", flush=True)
     if options.json:
-        machine = {"processor": _processor(), "threads": torch.get_num_threads(), "system": platform.platform()}
-        versions = {"torch": torch.__version__, "imbdyn": imbdyn.__version__, "python": platform.python_version()}
-        report = {"date": date.today().isoformat(), "machine": machine, "versions": versions, "serves": serves}
-        options.json.write_text(json.dumps({**report, "median_us": results}, indent=1) + "\n")
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+        write_report(options.json, serves=serves, median_us=results)
 
 
 if __name__ == "__main__":
