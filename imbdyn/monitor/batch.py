@@ -9,11 +9,11 @@ from typing import Protocol
 from torch import Tensor
 
 from imbdyn.monitor.step import OptimizerStep
-from imbdyn.taps import FeatureWatch, Watch
+from imbdyn.taps import FeatureWatch, WatchedBatch
 
 
 class Batch:
-    """`with monitor.batch(labels):`; on sampled steps it enters `watch`, where features are read `features`."""
+    """`with monitor.batch(labels):`; the owner enters what it needs into `modes`, where features are read `features`."""
 
     def __init__(
         self,
@@ -22,7 +22,7 @@ class Batch:
         *,
         wants_logits: bool,
         step: OptimizerStep | None = None,
-        watch: Watch | None = None,
+        watched: bool = False,
         features: FeatureWatch | None = None,
     ) -> None:
         self.labels = labels
@@ -32,25 +32,24 @@ class Batch:
         """[N, C], from the forward pass until they are counted."""
         self.step = step
         """The optimizer step that the batch belongs to; None in an evaluation."""
-        self.watch = watch
-        self.watch_taken = False
-        """Whether the step has taken over `watch`."""
+        self.wants_watch = watched
+        """Whether the class gradients of this batch are to be read."""
+        self.watched: WatchedBatch | None = None
+        """What is read of them, once the batch is entered."""
         self.features = features
         self._owner = owner
-        self._modes = ExitStack() if watch is not None or features is not None else None
+        self.modes = ExitStack() if watched or features is not None else None
 
     def __enter__(self) -> None:
+        if self.modes is not None and self.features is not None:
+            self.modes.enter_context(self.features)
         self._owner.enter_batch(self)
-        if self._modes is not None:
-            for mode in (self.features, self.watch):
-                if mode is not None:
-                    self._modes.enter_context(mode)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._modes is not None:
-            self._modes.close()
+        if self.modes is not None:
+            self.modes.close()
         self._owner.leave_batch(self, completed=error is None)
 
 

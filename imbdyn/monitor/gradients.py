@@ -1,7 +1,9 @@
-"""From the rows that the taps collected in one optimizer step to one Gram matrix a parameter."""
+"""From the uses that the taps hand over in one optimizer step to one Gram matrix a parameter."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imbdyn.ops import class_gram
-from imbdyn.taps import Rows, Watch
+from imbdyn.monitor.classes import Classes
+from imbdyn.monitor.parts import Numbers, Piece, class_gradients, gram, gram_of_gradients
+from imbdyn.taps import Again, Layout, Part, Plan, Source, Use, WatchedBatch
 
-#: Micro-batches of a step join into one problem while the output gradients held for it stay below this.
+#: Micro-batches of a step join into one problem while the output gradients held for it stay below this; class gradients
+#: that have to be made themselves are made up to this size.
 MEMORY_BOUND = 1 << 30
-
-_IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -28,107 +30,160 @@ class ClassGrams:
     count: NDArray[np.float64]
     """[K], samples of the step's batches that were read."""
     gram: NDArray[np.float64]
-    """[P, K, K]."""
+    """[P, G, G]: G = K, or K + 1 where samples count nowhere, the last group."""
     sample_norm_sq: NDArray[np.float64]
-    """[P, K]."""
+    """[P, G]; NaN where the samples' own gradients were not made."""
 
     def times(self, scale: float) -> ClassGrams:
         """Return the Gram matrices of `scale` times these class gradients."""
         return replace(self, gram=self.gram * scale**2, sample_norm_sq=self.sample_norm_sq * scale**2)
 
+    def of_classes(self) -> ClassGrams:
+        """Return the same without the samples that count nowhere."""
+        k = len(self.class_ids)
+        return replace(self, gram=self.gram[:, :k, :k], sample_norm_sq=self.sample_norm_sq[:, :k])
+
+
+@dataclass
+class _Held:
+    """A part that waits for the rest of the step, made only when it is needed: unfolded pixels are many."""
+
+    batch: int
+    source: Source
+    part: Callable[[], Part | Again]
+    layout: Layout
+    grad_output: Tensor
+
 
 class StepGradients:
-    """Holds what was watched between two optimizer steps."""
+    """Takes in what is watched between two optimizer steps.
 
-    def __init__(self, num_classes: int, ignore_index: int) -> None:
+    Args:
+        num_classes: C.
+        ignore_index: label of samples that count nowhere.
+        plan: what is known of the model.
+        at_once: whether the step has one batch, as far as one can know: what a parameter's only use hands over is then
+            turned into numbers in the backward pass, and nothing is held.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int, plan: Plan, *, at_once: bool) -> None:
         self._num_classes = num_classes
         self._ignore_index = ignore_index
-        self._watched: list[Watch] = []
+        self._plan = plan
+        self._at_once = at_once and not plan.backward_again
+        self._watched: list[WatchedBatch] = []
+        self._held: dict[str, list[_Held]] = defaultdict(list)
+        self._made: dict[str, Numbers] = {}
+        self._classes: Classes | None = None
+        self._held_bytes = 0
 
     @property
     def batches(self) -> int:
-        """How many micro-batches are held."""
+        """How many micro-batches are read."""
         return len(self._watched)
 
     def has_room(self) -> bool:
-        """Whether another micro-batch of the same size would stay below the memory bound."""
-        held = sum(watch.held_bytes for watch in self._watched)
-        return not self._watched or held + held // len(self._watched) <= MEMORY_BOUND
+        """Whether another micro-batch of the same size can be read."""
+        if not self._watched:
+            return True
+        if self._made:
+            return False
+        return self._held_bytes + self._held_bytes // len(self._watched) <= MEMORY_BOUND
 
-    def add(self, watch: Watch) -> None:
-        """Take over a micro-batch that was watched."""
-        self._watched.append(watch)
+    def watch(self, labels: Tensor) -> WatchedBatch:
+        """Return a micro-batch whose uses come here."""
+        batch = WatchedBatch(labels, self._plan, self._take)
+        self._watched.append(batch)
+        return batch
+
+    def drop(self, batch: WatchedBatch) -> None:
+        """Forget a micro-batch that was left by an exception, and what came of it."""
+        index = self._watched.index(batch)
+        batch.release()
+        self._made.clear()
+        for held in self._held.values():
+            held[:] = [piece for piece in held if piece.batch != index]
+        self._watched[index] = WatchedBatch(batch.labels[:0], self._plan, self._take)
 
     def release(self) -> None:
         """Let go of everything that is held."""
-        for watch in self._watched:
-            watch.release()
+        for watched in self._watched:
+            watched.release()
         self._watched.clear()
+        self._held.clear()
+        self._made.clear()
 
     def has(self, parameter: str) -> bool:
-        """Whether rows of `parameter` are held."""
-        return any(parameter in watch.rows for watch in self._watched)
+        """Whether the whole gradient of `parameter` was handed over, in the batches that were read."""
+        return (parameter in self._made or parameter in self._held) and not any(
+            parameter in watched.incomplete for watched in self._watched
+        )
 
     def reduced_precision(self) -> bool:
         """Whether an output gradient came in bfloat16 or float16, as under autocast."""
-        return any(watch.reduced_precision for watch in self._watched)
+        return any(watched.reduced_precision for watched in self._watched)
 
     def grams(self, parameters: list[str]) -> ClassGrams:
-        """Compute the Gram matrices of `parameters`, over all micro-batches held and all their uses."""
-        labels = torch.cat([watch.labels for watch in self._watched])
-        class_ids, count = labels[labels != self._ignore_index].unique(return_counts=True)
-        index = class_ids.new_full((self._num_classes,), _IGNORED)
-        index[class_ids] = torch.arange(class_ids.numel(), device=index.device)
-        local = [
-            torch.where(
-                watch.labels == self._ignore_index, _IGNORED, index[watch.labels.clamp(0, self._num_classes - 1)]
-            )
-            for watch in self._watched
-        ]
-        found = [self._gram(name, local, max(1, class_ids.numel())) for name in parameters]
-        present = class_ids.numel()
+        """Return the Gram matrices of `parameters`, over all micro-batches held and all their uses."""
+        classes = self._known_classes()
+        found = [self._made.get(name) or self._numbers(name, self._held[name], classes) for name in parameters]
+        groups = classes.groups
         return ClassGrams(
             parameters,
-            class_ids.cpu().numpy(),
-            count.double().cpu().numpy(),
-            np.stack([gram[:present, :present] for gram, _ in found]),
-            np.stack([norms[:present] for _, norms in found]),
+            classes.ids,
+            classes.count,
+            torch.stack([numbers[0] for numbers in found]).cpu().numpy() if found else np.zeros((0, groups, groups)),
+            torch.stack([numbers[1] for numbers in found]).cpu().numpy() if found else np.zeros((0, groups)),
         )
 
-    def _gram(
-        self, parameter: str, local: list[Tensor], present: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        inputs, grad_outputs, labels, lengths = [], [], [], []
-        for watch, label in zip(self._watched, local, strict=True):
-            if parameter in watch.rows:
-                rows = _join([make() for make in watch.rows[parameter]])
-                dtype = torch.promote_types(rows.inputs.dtype, rows.grad_outputs.dtype)
-                inputs.append(rows.inputs.flatten(0, 1).to(dtype))
-                grad_outputs.append(rows.grad_outputs.flatten(0, 1).to(dtype))
-                labels.append(label)
-                lengths.append(rows.inputs.shape[1])
-        samples = None
-        if lengths != [1] * len(lengths):
-            samples = _numbered(labels, lengths)
-            labels = [label.repeat_interleave(length) for label, length in zip(labels, lengths, strict=True)]
-        gram, norms = class_gram(_cat(inputs), _cat(grad_outputs), _cat(labels), present, samples)
-        return gram.cpu().numpy(), norms.cpu().numpy()
+    def _take(self, batch: WatchedBatch, use: Use) -> None:
+        index = self._watched.index(batch)
+        names = {name for _, name in use.site.names}
+        if batch.size == 0:
+            for name in names:
+                self._held.setdefault(name, [])
+            return
+        now = self._at_once and len(self._watched) == 1 and all(self._plan.uses[name] == 1 for name in names)
+        if not now:
+            use.keep()
+            self._held_bytes += use.grad_output.nbytes
+        for source, part in use.parts():
+            held = _Held(index, source, part, use.layout, use.grad_output)
+            for name in source.parameters:
+                if now and name not in self._held:
+                    self._made[name] = self._numbers(name, [held], self._known_classes())
+                else:
+                    self._held[name].append(held)
 
+    def _known_classes(self) -> Classes:
+        if self._classes is None or len(self._classes.labels) != len(self._watched):
+            labels = [watched.labels for watched in self._watched]
+            self._classes = Classes.of(labels, self._num_classes, self._ignore_index)
+        return self._classes
 
-def _numbered(labels: list[Tensor], lengths: list[int]) -> Tensor:
-    """Return the sample of each row, counted through all micro-batches, of which each has rows of one length."""
-    numbers, first = [], 0
-    for label, length in zip(labels, lengths, strict=True):
-        numbers.append(torch.arange(first, first + len(label), device=label.device).repeat_interleave(length))
-        first += len(label)
-    return _cat(numbers)
+    def _numbers(self, name: str, held: list[_Held], classes: Classes) -> Numbers:
+        if not held:
+            return torch.zeros(classes.groups, classes.groups), torch.zeros(classes.groups)
+        pieces: dict[int, list[Piece]] = defaultdict(list)
+        for piece in held:
+            labels = classes.labels[piece.batch]
+            pieces[piece.batch].append(Piece(piece.part(), piece.layout, labels, piece.grad_output))
+        if all(piece.source.isometric for piece in held):
+            numbers = gram(list(pieces.values()), classes.groups)
+            if numbers is not None:
+                soft = any(labels.dim() == 2 for labels in classes.labels)
+                return (numbers[0], torch.full_like(numbers[1], torch.nan)) if soft else (numbers[0], numbers[1])
+        return gram_of_gradients(self._class_gradients(name, held, pieces, classes.groups))
 
-
-def _join(uses: list[Rows]) -> Rows:
-    """Make one problem of several uses of a parameter in one batch: a sample's gradient is the sum over all of them."""
-    return Rows(_cat([use.inputs for use in uses], 1), _cat([use.grad_outputs for use in uses], 1))
-
-
-def _cat(tensors: list[Tensor], dim: int = 0) -> Tensor:
-    """Concatenate without the copy that torch.cat makes of a single tensor."""
-    return tensors[0] if len(tensors) == 1 else torch.cat(tensors, dim)
+    def _class_gradients(
+        self, name: str, held: list[_Held], pieces: dict[int, list[Piece]], groups: int
+    ) -> Tensor:
+        """Return the class gradients of a parameter, [K, its elements]: made, pulled back, and added up."""
+        total: Tensor | None = None
+        in_order = {index: iter(of_batch) for index, of_batch in pieces.items()}
+        for each in held:
+            made = class_gradients(next(in_order[each.batch]), groups)
+            pulled = torch.stack([each.source.pull_back(g.view(each.source.shape))[name].flatten() for g in made])
+            total = pulled if total is None else total + pulled
+        assert total is not None
+        return total

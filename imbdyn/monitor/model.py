@@ -23,13 +23,13 @@ class WatchedModel:
         self, module: nn.Module, num_classes: int, classifier: str | None, logits: Callable[[Any], Tensor] | None
     ) -> None:
         self.module = module
-        self._inner: nn.Module = getattr(module, "_orig_mod", module)  # torch.compile wraps the module it was given
+        self.inner: nn.Module = getattr(module, "_orig_mod", module)  # torch.compile wraps the module it was given
         self._num_classes = num_classes
         self._logits = logits
         self.classifier_weight: str | None = None
         """Name of the classifier's weight [C, D]; None until its function was seen, or was named."""
         self.classifier_bias: str | None = None
-        parameters = dict(self._inner.named_parameters())
+        parameters = dict(self.inner.named_parameters())
         if classifier is not None:
             self._name_classifier(classifier, parameters)
         elif not any(p.dim() == 2 and p.shape[0] == num_classes for p in parameters.values()):
@@ -41,7 +41,7 @@ class WatchedModel:
     def _name_classifier(self, classifier: str, parameters: dict[str, nn.Parameter]) -> None:
         weight = parameters.get(f"{classifier}.weight")
         if weight is None or weight.dim() != 2 or weight.shape[0] != self._num_classes:
-            layers = [name for name, m in self._inner.named_modules() if isinstance(m, nn.Linear)]
+            layers = [name for name, m in self.inner.named_modules() if isinstance(m, nn.Linear)]
             near = get_close_matches(classifier, layers, 1) or layers[-1:] or ["none"]
             raise ValueError(
                 f"classifier={classifier!r} names no layer with a weight [num_classes={self._num_classes}, features]; "
@@ -53,7 +53,11 @@ class WatchedModel:
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return the parameters that require a gradient now, by name."""
-        return {name: p for name, p in self._inner.named_parameters() if p.requires_grad}
+        return {name: p for name, p in self.inner.named_parameters() if p.requires_grad}
+
+    def names(self) -> dict[int, str]:
+        """Return the id of each parameter that requires a gradient now, to its name."""
+        return {id(p): name for name, p in self.inner.named_parameters() if p.requires_grad}
 
     def has_no_gradient(self) -> bool:
         """Whether every gradient is None or zero, as after zero_grad()."""
@@ -61,11 +65,11 @@ class WatchedModel:
 
     def parameter(self, name: str) -> nn.Parameter:
         """Return the parameter of that name."""
-        return self._inner.get_parameter(name)
+        return self.inner.get_parameter(name)
 
     def feature_watch(self) -> FeatureWatch:
         """Return a mode that reads the classifier's input, and finds the classifier if it is not known."""
-        names = {id(p): name for name, p in self._inner.named_parameters()}
+        names = {id(p): name for name, p in self.inner.named_parameters()}
         return FeatureWatch(names, self._num_classes, self.classifier_weight)
 
     def learn_classifier(self, watch: FeatureWatch) -> None:
@@ -80,7 +84,7 @@ class WatchedModel:
 
     def mixing_layers(self) -> list[str]:
         """Return the modules that mix the samples of a batch in training mode: batch normalisation."""
-        return [name for name, m in self._inner.named_modules() if isinstance(m, _BatchNorm)]
+        return [name for name, m in self.inner.named_modules() if isinstance(m, _BatchNorm)]
 
     def logits_of(self, output: Any, labels: Tensor) -> Tensor:
         """Return the logits [N, C] in a model's output.

@@ -17,14 +17,15 @@ from imbdyn.monitor.arguments import check_arguments
 from imbdyn.monitor.batch import Batch
 from imbdyn.monitor.cadence import Cadence
 from imbdyn.monitor.evaluation import Evaluation
+from imbdyn.monitor.gradients import StepGradients
 from imbdyn.monitor.model import WatchedModel
 from imbdyn.monitor.problems import Problems
 from imbdyn.monitor.recorder import Recorder
 from imbdyn.monitor.residuals import warn_of_residuals
 from imbdyn.monitor.step import GradientReading, OptimizerStep
 from imbdyn.monitor.stopwatch import Stopwatch
+from imbdyn.monitor.watching import Watching
 from imbdyn.ops._checks import IGNORE_INDEX, check_labels
-from imbdyn.taps import Coverage, Watch
 from imbdyn.trace import TraceWriter
 
 #: Steps between two looks at whether the writer is to write; sampled steps, which make most rows, always look.
@@ -90,7 +91,8 @@ class Monitor:
         self._num_classes = num_classes
         self._ignore_index = ignore_index
         self._model = WatchedModel(model, num_classes, classifier, logits)
-        self._coverage = Coverage()
+        self._watching = Watching(self._model)
+        self._batches_before = 0
         self._problems = Problems(on_error)
         self._cadence = Cadence(budget, interval)
         self._stopwatch = Stopwatch(self._cadence.spend)
@@ -228,18 +230,24 @@ class Monitor:
             with self._stopwatch:
                 batch.step.batches += 1
                 self._recorder.count_classes(batch.labels)
+                if batch.wants_watch and batch.modes is not None:
+                    batch.watched = self._watching.begin(batch.step, batch.labels, batch.modes)
 
     def leave_batch(self, batch: Batch, *, completed: bool) -> None:
         """Take over what a batch collected (called by the context that `batch` returns)."""
         self._batch = None
+        if batch.watched is not None:
+            self._watching.end()
         if completed:
             if batch.wants_logits:
                 self._problems.warn(
                     "no forward pass", "no forward pass of the monitored model was seen inside a monitor.batch(...)"
                 )
             self._take_over(batch)
-        if batch.watch is not None:
-            self._cadence.spend(batch.watch.seconds)
+        if batch.watched is not None:
+            self._cadence.spend(batch.watched.seconds)
+            if not completed and batch.step is not None:
+                batch.step.gradients.drop(batch.watched)
 
     def _take_over(self, batch: Batch) -> None:
         """Count what a batch has read. What was read is counted once: an optimizer step may come before its end."""
@@ -252,9 +260,6 @@ class Monitor:
                 return
             if logits is not None:
                 self._recorder.window.add(logits, batch.labels)
-            if batch.watch is not None and batch.step is not None and not batch.watch_taken:
-                batch.watch_taken = True
-                batch.step.gradients.add(batch.watch)
 
     def _check(self, labels: Tensor) -> None:
         if labels.is_cpu:
@@ -268,29 +273,31 @@ class Monitor:
         if step is None:
             sampled = self._cadence.gradients_due()
             step = self._step = OptimizerStep(
-                self._num_classes,
-                self._ignore_index,
+                StepGradients(
+                    self._num_classes, self._ignore_index, self._watching.plan, at_once=self._batches_before == 1
+                ),
                 sampled=sampled,
                 read_logits=sampled or self._cadence.logits_due(),
             )
         if step.read_logits:
             self._check(labels)
-        watch = features = None
-        if step.sampled and step.gradients.has_room():
-            names = {id(p): name for name, p in self._model.trainable().items()}
-            watch = Watch(names, labels, self._coverage)
-            if self._model.classifier_weight is None:
-                features = self._model.feature_watch()
-        return Batch(self, labels, wants_logits=step.read_logits, step=step, watch=watch, features=features)
+        watched = step.sampled and step.gradients.has_room()
+        features = self._model.feature_watch() if watched and self._model.classifier_weight is None else None
+        return Batch(self, labels, wants_logits=step.read_logits, step=step, watched=watched, features=features)
 
     def after_forward(self, output: Any) -> None:
         """Remember the logits of a forward pass (called by the hook on the model)."""
         batch = self._batch
-        if batch is not None and batch.wants_logits:
+        if batch is None:
+            return
+        if batch.wants_logits:
             with self._stopwatch:
                 # a wrong output is the user's mistake: it raises
                 batch.logits = self._model.logits_of(output, batch.labels).detach()
                 batch.wants_logits = False
+        if batch.watched is not None and not self._watching.plan.complete:
+            with self._stopwatch, self._problems.contained("learning the model"), torch._C.DisableTorchFunction():
+                self._watching.after_forward(output, batch.watched)
 
     def _before_step(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         step = self._step
@@ -299,10 +306,11 @@ class Monitor:
         if step is not None and step.sampled:
             step.tried = True
             with self._reading("the gradients"):
-                step.read_gradients(self._model, optimizer, self._coverage)
+                step.read_gradients(self._model, optimizer, self._watching.plan)
 
     def _after_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
         step, self._step = self._step, None
+        self._batches_before = 0 if step is None else step.batches
         try:
             with self._stopwatch, self._problems.contained("recording a step"):
                 self._recorder.weights_moved()
@@ -331,7 +339,7 @@ class Monitor:
             )
 
     def _record(self, number: int, step: OptimizerStep, reading: GradientReading) -> None:
-        self._recorder.note_coverage(self._coverage)
+        self._recorder.note_coverage(self._watching.plan)
         warn_of_residuals(number, reading, self._problems)
         self._recorder.sampled_step(number, reading)
         self._recorder.close_window(number, step)

@@ -22,7 +22,7 @@ from imbdyn.monitor.window import LogitSums
 from imbdyn.ops import parameter_norms
 from imbdyn.statistics.features import FeatureSummary, shift, summarise
 from imbdyn.statistics.weights import weight_motion
-from imbdyn.taps import Coverage
+from imbdyn.taps import Plan
 from imbdyn.trace import TraceWriter
 
 #: The evaluation that others are compared with.
@@ -131,7 +131,7 @@ class Recorder:
             ),
         )
         if reading.grams is not None:
-            tables.write_class_gradients(self._writer, step, reading.grams, classifier)
+            tables.write_class_gradients(self._writer, step, reading.grams.of_classes(), classifier)
         if rows is not None:
             row_norm, _, row_update, row_dot = norms.rows.T.cpu().numpy()
             self._classifier_row(
@@ -175,12 +175,12 @@ class Recorder:
         self._evaluated.clear()
         self._write_classifier()
 
-    def note_coverage(self, coverage: Coverage) -> None:
+    def note_coverage(self, plan: Plan) -> None:
         """Write to run.json, when it has changed, which parameters are read and how; warn once if not all are."""
         sizes = {name: p.numel() for name, p in self._model.trainable().items()}
-        covered = set(coverage.covered())
+        covered = set(plan.covered())
         parameters: dict[str, Any] = {
-            name: {"covered": name in covered, "rule": coverage.rule_of.get(name), "reason": coverage.refused.get(name)}
+            name: {"covered": name in covered, "rule": plan.rule_of.get(name), "reason": plan.refused.get(name)}
             for name in sizes
         }
         share = sum(size for name, size in sizes.items() if name in covered) / max(1, sum(sizes.values()))
@@ -189,7 +189,7 @@ class Recorder:
             return
         self._coverage = record
         self._update_run(coverage=record, classifier=self._model.layer)
-        missing = [f"{name} ({coverage.refused.get(name, 'not used')})" for name in sizes if name not in covered]
+        missing = [f"{name} ({plan.refused.get(name, 'not used')})" for name in sizes if name not in covered]
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             self._problems.warn(

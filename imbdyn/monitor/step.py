@@ -13,7 +13,7 @@ from imbdyn.monitor.gradients import ClassGrams, StepGradients
 from imbdyn.monitor.model import WatchedModel
 from imbdyn.ops import parameter_norms
 from imbdyn.statistics.class_gradients import grad_scale, residual
-from imbdyn.taps import Coverage
+from imbdyn.taps import Plan
 
 Floats = NDArray[np.float64]
 
@@ -40,16 +40,16 @@ class GradientReading:
 class OptimizerStep:
     """Everything that one optimizer step accumulates, from its first micro-batch on."""
 
-    def __init__(self, num_classes: int, ignore_index: int, *, sampled: bool, read_logits: bool) -> None:
+    def __init__(self, gradients: StepGradients, *, sampled: bool, read_logits: bool) -> None:
         self.sampled = sampled
         self.read_logits = read_logits
         self.batches = 0
-        self.gradients = StepGradients(num_classes, ignore_index)
+        self.gradients = gradients
         self.tried = False
         """Whether reading the gradients was begun."""
         self.reading: GradientReading | None = None
 
-    def read_gradients(self, model: WatchedModel, optimizer: torch.optim.Optimizer, coverage: Coverage) -> None:
+    def read_gradients(self, model: WatchedModel, optimizer: torch.optim.Optimizer, plan: Plan) -> None:
         """Fill `reading`: called when the gradients are complete and the weights have not moved.
 
         Only the parameters that `optimizer` is about to move are read: another optimizer's have steps of their own.
@@ -60,9 +60,9 @@ class OptimizerStep:
         tensors = [p.detach() for p in parameters.values()]
         grad_norm = parameter_norms(tensors, grads, [None] * len(grads)).tensors[:, 1].cpu().numpy()
         for name, norm in zip(parameters, grad_norm, strict=True):
-            if name in coverage.rule_of and norm > 0 and self.batches and not self.gradients.has(name):
-                coverage.refused.setdefault(name, "its rows did not come in the backward pass")
-        covered = [name for name in coverage.covered() if name in parameters and self.gradients.has(name)]
+            if name in plan.rule_of and norm > 0 and self.batches and not self.gradients.has(name):
+                plan.refuse((name,), "its rows did not come in the backward pass")
+        covered = [name for name in plan.covered() if name in parameters and self.gradients.has(name)]
         grams, scale, residuals = None, None, {}
         if covered:
             grams = self.gradients.grams(covered)

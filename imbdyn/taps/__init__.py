@@ -1,27 +1,37 @@
 """How a running model is read: functions are watched, not modules.
 
-On a watched step `Watch`, a `TorchFunctionMode`, sees every function that a parameter enters. A function with a rule
-gets a tap on its result: a gradient hook that hands over the rows from which the parameter's gradient is made.
+On a watched step `Watch`, a `TorchFunctionMode`, sees every function that a parameter enters. Where parameters meet
+data it taps the result; in the backward pass each `Use` is handed over: what was called, with what, and the gradient
+of its result. The rules (`imbdyn.taps.rules`, one file a function) say what the parameters' gradients are made of.
 """
 
-from imbdyn.taps import batch_norm, conv2d, embedding, group_norm, layer_norm, linear, rms_norm
+from imbdyn.taps import rules
 from imbdyn.taps.features import FeatureWatch
-from imbdyn.taps.mode import Coverage, Watch
-from imbdyn.taps.registry import NotCovered, Rows, rule, sample_gradients
+from imbdyn.taps.layout import Layout
+from imbdyn.taps.learning import Lesson
+from imbdyn.taps.mode import Watch
+from imbdyn.taps.parts import Broadcast, Convolution, Lookup, Part, Rows
+from imbdyn.taps.plan import Plan
+from imbdyn.taps.registry import NotCovered, rule
+from imbdyn.taps.uses import Again, Source, Use
+from imbdyn.taps.watched import WatchedBatch
 
 __all__ = [
-    "Coverage",
+    "Again",
+    "Broadcast",
+    "Convolution",
     "FeatureWatch",
+    "Layout",
+    "Lesson",
+    "Lookup",
     "NotCovered",
+    "Part",
+    "Plan",
     "Rows",
+    "Source",
+    "Use",
     "Watch",
-    "batch_norm",
-    "conv2d",
-    "embedding",
-    "group_norm",
-    "layer_norm",
-    "linear",
-    "rms_norm",
+    "WatchedBatch",
     "rule",
-    "sample_gradients",
+    "rules",
 ]

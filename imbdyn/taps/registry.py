@@ -1,52 +1,60 @@
-"""The rules: for each watched function, which rows make the gradient of each parameter that enters it."""
+"""The rules: what the gradient of each parameter that enters a watched function is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-
-class Rows(NamedTuple):
-    """What a parameter's gradient is made of: dL/dw = sum_nl grad_outputs[n, l] (outer) inputs[n, l]."""
-
-    inputs: Tensor
-    """[N, L, I]: what the parameter was multiplied with; L rows (tokens, pixels) of each sample."""
-    grad_outputs: Tensor
-    """[N, L, O]: dL/d(output) of the same rows."""
-
-
-def sample_gradients(gradient: Tensor) -> Rows:
-    """Return the rows of a parameter whose gradient is a plain sum over samples of `gradient` [N, *parameter.shape]."""
-    return Rows(gradient.new_ones(gradient.shape[0], 1, 1), gradient.flatten(1)[:, None])
+from imbdyn.taps.parts import Part
 
 
 class NotCovered(Exception):  # noqa: N818 - it says what is the case, and is never an error of the user's
     """Raised by a rule for a use of its function that it cannot read; the message says what it cannot read."""
 
 
-#: A rule yields each tensor argument that may be a parameter, with the function from the output's gradient to its rows.
-Rule = Callable[..., Iterator[tuple[Tensor | None, Callable[[Tensor], Rows]]]]
+#: A rule takes dL/d(result) and the function's own arguments, and yields an argument with what its gradient is made of.
+RuleFunction = Callable[..., Iterator[tuple[Tensor | None, Callable[[], Part]]]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule and what it needs to be called."""
+
+    function: RuleFunction
+    values: bool
+    """Whether it reads its other arguments; where not, they are not kept until the backward pass and come as None."""
+
 
 RULES: dict[Callable[..., Any], Rule] = {}
 
-_R = TypeVar("_R", bound=Rule)
+_R = TypeVar("_R", bound=RuleFunction)
 
 
-def rule(function: Callable[..., Any]) -> Callable[[_R], _R]:
-    """Register the rule of a torch function, e.g. `@imbdyn.taps.rule(F.linear)`.
+def rule(*functions: Callable[..., Any], values: bool = True) -> Callable[[_R], _R]:
+    """Register the rule of one or more torch functions, e.g. `@imbdyn.taps.rule(F.linear)`.
 
-    The rule has the watched function's own signature and is called in the forward pass with its arguments. For each
-    argument that may be a parameter it yields `(argument, rows)`, where `rows(grad_output)` is called in the backward
-    pass and returns `Rows`, whose first dimension is the batch. It raises `NotCovered` for what it cannot read.
+    The rule is called in the backward pass, with the gradient of the function's result and the arguments of the call
+    (detached; in place functions: as they were before). For each argument that may be a parameter it yields
+    `(argument, part)`: `part()` is called only if the argument is a watched parameter (or computed from some), and
+    returns what the gradient is made of: `Rows`, `Broadcast`, `Lookup` or `Convolution`. An argument that it does not
+    yield, and every function without a rule, is read by the definition of a class gradient: the function is run again
+    and differentiated once a class, which is exact, but dear. Where that would be wrong it raises `NotCovered`.
+
+    Args:
+        functions: as a `TorchFunctionMode` sees them; `torch.add` and `torch.Tensor.add` are two.
+        values: whether the rule reads the values of arguments other than parameters. Where it does not, they need not
+            be kept in memory, and the rule gets None for them.
     """
 
-    def register(function_rule: _R) -> _R:
-        RULES[function] = function_rule
-        return function_rule
+    def register(function: _R) -> _R:
+        for watched in functions:
+            RULES[watched] = Rule(function, values)
+        return function
 
     return register
 

@@ -1,0 +1,47 @@
+"""class_gram of an embedding: the class gradients are sums of rows by (class, entry), in plain torch on any device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: Elements of class gradients that are held at once (64 MiB in float32).
+_SCRATCH = 1 << 24
+
+
+def class_gram_lookup(
+    indices: Tensor, grad_outputs: Tensor, labels: Tensor, num_classes: int, samples: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Compute gram[a, b] = <G_a, G_b> with G_c[v] = sum of grad_outputs_r over the rows r of class c with index v.
+
+    Args:
+        indices: int64 [R], the entry that each row was looked up in; negative for rows that go nowhere.
+        grad_outputs: [R, D].
+        labels: int64 [R], each in 0..num_classes-1.
+        num_classes: C.
+        samples: int64 [R], the sample that each row belongs to.
+
+    Returns:
+        gram float64 [C, C], and the sum of each class's squared sample norms, float64 [C].
+    """
+    counted = indices >= 0
+    indices, d_RD = indices[counted], grad_outputs[counted]
+    labels, samples = labels[counted], samples[counted]
+    if d_RD.element_size() < 4:
+        d_RD = d_RD.float()
+    occurring, place = indices.unique(return_inverse=True)
+    entries = len(occurring)
+    gram = d_RD.new_zeros(num_classes, num_classes, dtype=torch.float64)
+    norm_sq = d_RD.new_zeros(num_classes, dtype=torch.float64)
+    if not entries:
+        return gram, norm_sq
+    columns = max(1, _SCRATCH // (num_classes * entries))
+    for part in d_RD.split(columns, dim=1):
+        gradient = part.new_zeros(num_classes * entries, part.shape[1]).index_add_(0, labels * entries + place, part)
+        flat = gradient.view(num_classes, -1)
+        for piece in flat.split(1 << 14, dim=1):  # short float32 sums, added in float64
+            gram += (piece @ piece.T).double()
+    pair, inverse = torch.stack([samples, labels, place]).unique(dim=1, return_inverse=True)
+    of_pair = d_RD.new_zeros(pair.shape[1], d_RD.shape[1]).index_add_(0, inverse, d_RD)
+    norm_sq.index_add_(0, pair[1], of_pair.double().square().sum(1))
+    return gram, norm_sq

@@ -1,0 +1,154 @@
+"""A call of a torch function, taken apart so that it can be kept, compiled into a graph, and made again.
+
+A call is a tree of plain tuples, all of it constant under torch.compile, beside two flat lists of what is not: its
+tensors and its integers (which may be symbolic there). The first entry of a node says what it is:
+
+    ("tensor", i)       the i-th tensor                 ("int", i)       the i-th integer
+    ("absent",)         a tensor that is not kept       ("const", value)
+    ("tuple" | "list", nodes)                           ("dict", keys, nodes)
+    ("slice", start, stop, step)                        ("call", function, args, kwargs, index)
+
+The last is a parameter-like value: made by a function, `index` of its results (None: its only one), from parameters
+and whatever else does not depend on the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Node = tuple[Any, ...]
+
+#: Functions whose derivative keeps inner products: they only move elements, or leave some out.
+_ISOMETRIES = frozenset(
+    getattr(Tensor, name)
+    for name in (
+        "reshape view flatten unflatten permute transpose t movedim swapaxes squeeze unsqueeze contiguous clone "
+        "view_as reshape_as chunk split unbind select narrow to float double"
+    ).split()
+) | {
+    *(getattr(torch, name) for name in "reshape flatten unflatten permute transpose t movedim squeeze".split()),
+    *(getattr(torch, name) for name in "unsqueeze clone chunk split unbind select narrow".split()),
+    *(getattr(Tensor, name).__get__ for name in ("T", "mT")),
+}
+
+
+def take_apart(
+    value: Any,
+    made_by: Mapping[Tensor, Node],
+    tensors: list[Tensor],
+    numbers: list[int],
+    names: Mapping[int, str] | None = None,
+) -> Node:
+    """Return the node of an argument; its tensors and integers are appended to the two lists.
+
+    Args:
+        value: an argument of a torch function.
+        made_by: how each parameter-like value was made: (key, function, args, kwargs, index).
+        tensors: appended to.
+        numbers: appended to.
+        names: ids of the tensors that are kept; None keeps all. What parameter-like values are made of is always kept.
+    """
+    if isinstance(value, Tensor):
+        if value in made_by:
+            _, function, args, kwargs, index = made_by[value]
+            positional = take_apart(args, made_by, tensors, numbers)
+            return ("call", function, positional, take_apart(kwargs, made_by, tensors, numbers), index)
+        if names is not None and not (isinstance(value, nn.Parameter) and id(value) in names):
+            return ("absent",)
+        tensors.append(value)
+        return ("tensor", len(tensors) - 1)
+    if type(value) is int:
+        numbers.append(value)
+        return ("int", len(numbers) - 1)
+    if isinstance(value, (tuple, list)):
+        nodes = tuple([take_apart(entry, made_by, tensors, numbers, names) for entry in value])
+        return ("list" if isinstance(value, list) else "tuple", nodes)
+    if isinstance(value, dict):
+        nodes = tuple([take_apart(entry, made_by, tensors, numbers, names) for entry in value.values()])
+        return ("dict", tuple(value), nodes)
+    if isinstance(value, slice):
+        ends = take_apart((value.start, value.stop, value.step), made_by, tensors, numbers, names)
+        return ("slice", *ends[1])
+    return ("const", value)
+
+
+def put_together(node: Node, tensors: Sequence[Tensor], numbers: Sequence[int], make: Callable[[Node], Any]) -> Any:
+    """Return the argument of a node; `make` is asked for the parameter-like values in it."""
+    kind = node[0]
+    if kind == "tensor":
+        return tensors[node[1]]
+    if kind == "int":
+        return numbers[node[1]]
+    if kind == "const":
+        return node[1]
+    if kind == "absent":
+        return None
+    if kind == "call":
+        return make(node)
+    if kind == "dict":
+        return {
+            key: put_together(entry, tensors, numbers, make) for key, entry in zip(node[1], node[2], strict=True)
+        }
+    entries = [put_together(entry, tensors, numbers, make) for entry in (node[1:] if kind == "slice" else node[1])]
+    if kind == "slice":
+        return slice(*entries)
+    return entries if kind == "list" else tuple(entries)
+
+
+def run(node: Node, tensors: Sequence[Tensor], numbers: Sequence[int]) -> Any:
+    """Make a "call" node's value again, its parameter-like arguments too."""
+
+    def make(inner: Node) -> Any:
+        return run(inner, tensors, numbers)
+
+    _, function, args, kwargs, index = node
+    result = function(
+        *put_together(args, tensors, numbers, make), **put_together(kwargs, tensors, numbers, make)
+    )
+    return result if index is None else result[index]
+
+
+def tensors_in(node: Node) -> list[int]:
+    """Return the numbers of the tensors that a node is made of."""
+    if node[0] == "tensor":
+        return [node[1]]
+    return [i for entry in node if isinstance(entry, tuple) for i in _tensors_in_entry(entry)]
+
+
+def direct_tensors(node: Node) -> list[int]:
+    """Return the numbers of the tensors that enter a call themselves, not through a parameter-like value."""
+    if node[0] == "tensor":
+        return [node[1]]
+    if node[0] == "call":
+        return []
+    entries = {"tuple": node[1:], "list": node[1:], "dict": node[2:]}.get(node[0], ((),))[0]
+    return [i for entry in entries for i in direct_tensors(entry)]
+
+
+def _tensors_in_entry(entry: tuple[Any, ...]) -> list[int]:
+    if entry and isinstance(entry[0], str):
+        return tensors_in(entry)
+    return [i for inner in entry if isinstance(inner, tuple) for i in _tensors_in_entry(inner)]
+
+
+def is_isometry(node: Node) -> bool:
+    """Whether inner products of class gradients of a parameter-like value are those of its one parameter."""
+    if node[0] == "tensor":
+        return True
+    if node[0] != "call":
+        return False
+    _, function, args, kwargs, _ = node
+    if function is Tensor.__getitem__:
+        plain = not any(entry[0] in ("tensor", "call", "list") for entry in _entries(args[1][1]))
+    else:
+        plain = function in _ISOMETRIES
+    rest = [*args[1][1:], *kwargs[2]]
+    return plain and not any(tensors_in(entry) for entry in rest) and is_isometry(args[1][0])
+
+
+def _entries(index: Node) -> tuple[Node, ...]:
+    return index[1] if index[0] in ("tuple", "list") else (index,)

@@ -1,0 +1,83 @@
+"""Taps in a graph of torch.compile, which cannot hold hooks: an identity whose backward calls an opaque op.
+
+The graph holds two constant numbers, of the watch and of the site; everything else is Python, run in the backward pass
+as it is run in eager mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+from imbdyn.taps.calls import Node
+from imbdyn.taps.uses import Site
+
+#: (site, tensors, numbers, grad_output) -> None
+Receiver = Callable[[Site, Sequence[Tensor], Sequence[int], Tensor], None]
+
+_LIBRARY = torch.library.Library("imbdyn", "FRAGMENT")
+_SITES: list[Site] = []
+_RECEIVERS: WeakValueDictionary[int, Any] = WeakValueDictionary()
+
+
+def receive_with(watch: int, owner: Any) -> None:
+    """Hand what comes from the graphs compiled under this number over to `owner.receive`, while it lives."""
+    _RECEIVERS[watch] = owner
+
+
+@torch._dynamo.assume_constant_result  # run while a graph is made, with what is constant in it
+def site_number(key: str, call: Node, names: tuple[tuple[int, str], ...]) -> int:
+    """Keep a site for the graph that is being made; return its number."""
+    _SITES.append(Site(key, call, names))
+    return len(_SITES) - 1
+
+
+def _hand_over(
+    token: Tensor,  # noqa: ARG001 - said to be written, so that the op is neither dropped nor moved
+    grad_output: Tensor,
+    tensors: list[Tensor],
+    numbers: list[int],
+    watch: int,
+    site: int,
+) -> None:
+    owner = _RECEIVERS.get(watch)
+    if owner is not None:
+        owner.receive(_SITES[site], tensors, numbers, grad_output)
+
+
+def _hand_over_fake(
+    token: Tensor, grad_output: Tensor, tensors: list[Tensor], numbers: list[int], watch: int, site: int  # noqa: ARG001
+) -> None:
+    return None
+
+
+_LIBRARY.define(
+    "hand_over(Tensor(a!) token, Tensor grad_output, Tensor[] tensors, SymInt[] numbers, int watch, int site) -> ()"
+)
+_LIBRARY.impl("hand_over", _hand_over, "CompositeExplicitAutograd")
+torch.library.register_fake("imbdyn::hand_over", _hand_over_fake, lib=_LIBRARY)
+
+
+class CompiledTap(torch.autograd.Function):
+    """y = result; the backward pass hands dL/dy over beside the call's tensors."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, result: Tensor, token: Tensor, watch: int, site: int, numbers: tuple[int, ...], *tensors: Tensor
+    ) -> Tensor:
+        """Return `result` itself."""
+        ctx.save_for_backward(token, *tensors)
+        ctx.watch, ctx.site, ctx.numbers = watch, site, numbers
+        ctx.mark_dirty(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Any:  # type: ignore[override]
+        """Hand over, and let the gradient pass."""
+        token, *tensors = ctx.saved_tensors
+        torch.ops.imbdyn.hand_over(token, grad_output, tensors, list(ctx.numbers), ctx.watch, ctx.site)
+        return (grad_output, None, None, None, None, *[None for _ in tensors])

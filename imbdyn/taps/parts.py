@@ -1,0 +1,126 @@
+"""What a parameter's gradient is made of, in the four forms that the rules speak of.
+
+N samples. `grad_outputs` is dL/d(result) of the watched function; the class gradient is the sum over the rows of the
+samples of a class. No form has made a product yet: what is cheapest to make is the ops' affair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from imbdyn.taps.layout import Layout
+
+
+@dataclass(frozen=True)
+class Rows:
+    """dL/dw = sum over rows of grad_outputs_r (outer) inputs_r: a parameter that was multiplied with rows.
+
+    The dimensions before the last one start like those of the function's result, up to the one of the batch.
+    """
+
+    inputs: Tensor
+    """[..., I]."""
+    grad_outputs: Tensor
+    """[..., O]."""
+    transposed: bool = False
+    """Whether the parameter is [I, O] and not [O, I]."""
+
+    def by_sample(self, layout: Layout, batch: int) -> Rows:
+        """Return the same with inputs [N, L, I] and grad_outputs [N, L, O]."""
+        return replace(
+            self,
+            inputs=_rows(layout.batch_first(self.inputs, batch), 1),
+            grad_outputs=_rows(layout.batch_first(self.grad_outputs, batch), 1),
+        )
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """dL/dw = `gradient` summed over the dimensions in which the parameter was repeated: biases, scales, positions."""
+
+    gradient: Tensor
+    """The shape of the function's result."""
+    shape: tuple[int, ...]
+    """The parameter's, aligned with the last dimensions of the result; 1 where it was repeated."""
+
+    def by_sample(self, layout: Layout, batch: int) -> Tensor:
+        """Return every sample's part of the gradient, [N, number of elements of the parameter].
+
+        Raises:
+            ValueError: if the parameter has an entry a sample.
+        """
+        g = self.gradient
+        shape = (1,) * (g.dim() - len(self.shape)) + tuple(self.shape)
+        if shape[layout.axis] != 1:
+            raise ValueError("the parameter has an entry for every sample")
+        repeated = [d for d in range(g.dim()) if shape[d] == 1 and g.shape[d] != 1 and d != layout.axis]
+        if repeated:
+            g = g.sum(repeated, keepdim=True)
+        g = layout.batch_first(g, batch)
+        if layout.before * layout.after > 1:  # windows of a sample: right behind the batch, or behind it and `before`
+            folded = (1 + layout.axis, 1 + layout.axis + 1)
+            g = g.sum(folded)
+        return g.flatten(1) if g.dim() > 1 else g[:, None]
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """dL/dw[v] = sum of the rows of grad_outputs where `indices` is v: embeddings."""
+
+    indices: Tensor
+    """int64 [...]; negative where a row goes nowhere (padding)."""
+    grad_outputs: Tensor
+    """[..., D]."""
+    num_rows: int
+    """V, of the parameter [V, D]."""
+
+    def by_sample(self, layout: Layout, batch: int) -> Lookup:
+        """Return the same with indices [N, L] and grad_outputs [N, L, D]."""
+        return replace(
+            self,
+            indices=layout.batch_first(self.indices, batch).reshape(batch, -1),
+            grad_outputs=_rows(layout.batch_first(self.grad_outputs, batch), 1),
+        )
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The weight gradient of a convolution, 1d, 2d or 3d; its images are in the first dimension of the result.
+
+    A transposed convolution is the same with input and output gradient in each other's place.
+    """
+
+    input: Tensor
+    """[U, C_in, *spatial]."""
+    grad_output: Tensor
+    """[U, C_out, *spatial]."""
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    """Zeros (before, after) in each dimension."""
+    dilation: tuple[int, ...]
+    groups: int
+
+    def samples(self, layout: Layout, batch: int) -> Tensor | None:
+        """Return the sample of each image, int64 [U]; None where images are samples.
+
+        Raises:
+            ValueError: if the batch is not in the first dimension.
+        """
+        if layout.axis != 0:
+            raise ValueError("the batch is not in the first dimension of a convolution")
+        if layout.before == layout.after == 1:
+            return None
+        return torch.arange(self.input.shape[0], device=self.input.device) // layout.after % batch
+
+
+Part: TypeAlias = Rows | Broadcast | Lookup | Convolution
+
+
+def _rows(t: Tensor, start: int) -> Tensor:
+    """Flatten all dimensions between the first `start` and the last one: [N, L, D], L = 1 if there is none."""
+    return t.reshape(*t.shape[:start], -1, t.shape[-1]) if t.shape.numel() else t.reshape(t.shape[0], 0, t.shape[-1])

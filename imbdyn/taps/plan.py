@@ -1,0 +1,40 @@
+"""What was learned of a model: where each parameter meets data, and how its rows lie there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from imbdyn.taps.layout import Layout
+
+
+@dataclass
+class Plan:
+    """Decisions by use of a parameter ("NAME#k"), made in the first watched step and whenever a new use appears."""
+
+    is_value: dict[str, bool] = field(default_factory=dict)
+    """Whether a result is still parameter-like (no batch in it), or the place where a parameter meets data."""
+    keeps: dict[str, bool] = field(default_factory=dict)
+    """Whether the arguments beside the parameters are needed in the backward pass."""
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    uses: Counter[str] = field(default_factory=Counter)
+    """Parameter to the number of places where it meets data in a forward pass."""
+    forced: set[str] = field(default_factory=set)
+    """Results without a batch in them although data went in: parameter-like, as it turned out."""
+    rule_of: dict[str, str] = field(default_factory=dict)
+    """Parameter to the watched function by which it is read."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Parameter to the reason why (part of) its gradient cannot be read."""
+    backward_again: bool = False
+    """Whether a second backward pass goes through the same forward pass."""
+    complete: bool = False
+    """Whether the model is known; if not, the next watched step learns."""
+
+    def covered(self) -> list[str]:
+        """Names of the parameters whose whole gradient is read, in the order of their first use."""
+        return [name for name in self.rule_of if name not in self.refused]
+
+    def refuse(self, names: tuple[str, ...], reason: str) -> None:
+        """Note why parameters cannot be read; the first reason stays."""
+        for name in names:
+            self.refused.setdefault(name, reason)

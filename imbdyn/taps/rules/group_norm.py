@@ -1,0 +1,26 @@
+"""F.group_norm: y = weight * xhat + bias by channel, xhat the input normalised over groups of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from imbdyn.taps.parts import Broadcast, Part
+from imbdyn.taps.registry import rule
+
+
+@rule(F.group_norm)
+def group_norm(
+    dy: Tensor,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Iterator[tuple[Tensor | None, Callable[[], Part]]]:
+    """dL/dweight = sum of dy * xhat and dL/dbias = sum of dy, over samples and pixels of x [N, C, ...]."""
+    shape = (input.shape[1], *[1] * (input.dim() - 2))
+    yield weight, lambda: Broadcast(dy * F.group_norm(input, num_groups, eps=eps), shape)
+    yield bias, lambda: Broadcast(dy, shape)

@@ -1,0 +1,26 @@
+"""F.layer_norm: y = weight * xhat + bias, xhat the input normalised over its last dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from imbdyn.taps.parts import Broadcast, Part
+from imbdyn.taps.registry import rule
+
+
+@rule(F.layer_norm)
+def layer_norm(
+    dy: Tensor,
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Iterator[tuple[Tensor | None, Callable[[], Part]]]:
+    """dL/dweight = sum of dy * xhat and dL/dbias = sum of dy, over all dimensions that are not normalised."""
+    shape = tuple(normalized_shape)
+    yield weight, lambda: Broadcast(dy * F.layer_norm(input, normalized_shape, eps=eps), shape)
+    yield bias, lambda: Broadcast(dy, shape)

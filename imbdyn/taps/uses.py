@@ -1,0 +1,165 @@
+"""One use of a parameter in the forward pass, as it is known in the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imbdyn.taps.calls import Node, direct_tensors, is_isometry, put_together, run, tensors_in
+from imbdyn.taps.layout import Layout
+from imbdyn.taps.parts import Part
+from imbdyn.taps.registry import RULES
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a parameter meets data: everything about a watched call but its tensors and integers."""
+
+    key: str
+    """Which use it is, "NAME#k" for the k-th of the parameter NAME in a batch (#k.j: through values made of it)."""
+    call: Node
+    """The call, in the form of `imbdyn.taps.calls`."""
+    names: tuple[tuple[int, str], ...]
+    """Number of each tensor of the call that is a watched parameter, and its name."""
+
+
+@dataclass
+class Again:
+    """A watched call without a rule: it is run again, and its class gradients are made one by one."""
+
+    result: Tensor
+    argument: Tensor
+
+    def gradient(self, grad_output: Tensor) -> Tensor:
+        """Return the vector-Jacobian product, in the shape of the argument."""
+        (gradient,) = torch.autograd.grad(
+            self.result, self.argument, grad_output, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return gradient
+
+
+@dataclass
+class Source:
+    """From the class gradients of an argument of a watched function to those of the parameters behind it."""
+
+    shape: torch.Size
+    """Of the argument."""
+    parameters: tuple[str, ...]
+    isometric: bool
+    """Whether inner products of the argument's class gradients are those of its only parameter."""
+    value: Tensor | None = None
+    """The argument with its graph, where it is not the parameter itself."""
+    leaves: tuple[Tensor, ...] = ()
+    """What it was computed from: a parameter for each place where one went in."""
+    leaf_names: tuple[str, ...] = ()
+
+    def pull_back(self, gradient: Tensor) -> dict[str, Tensor]:
+        """Return each parameter's gradient for one of the argument [*shape]."""
+        if self.value is None:
+            return {self.parameters[0]: gradient}
+        pulled = torch.autograd.grad(
+            self.value,
+            self.leaves,
+            gradient.to(self.value.dtype),
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        total: dict[str, Tensor] = {}
+        for name, part in zip(self.leaf_names, pulled, strict=True):
+            total[name] = total[name] + part if name in total else part
+        return total
+
+
+@dataclass
+class Use:
+    """A watched call with the gradient of its result: what the rules make parts of."""
+
+    site: Site
+    layout: Layout
+    batch: int
+    tensors: Sequence[Tensor]
+    numbers: Sequence[int]
+    grad_output: Tensor
+    borrowed: bool = False
+    """Whether the memory of its tensors is somebody else's, once the backward pass goes on."""
+
+    def keep(self) -> None:
+        """Make the tensors its own."""
+        if self.borrowed:
+            self.tensors = [t.clone() for t in self.tensors]
+            self.grad_output = self.grad_output.clone()
+            self.borrowed = False
+
+    def parts(self) -> Iterator[tuple[Source, Callable[[], Part | Again]]]:
+        """Yield what each watched argument's gradient is made of, with the way to its parameters.
+
+        Raises:
+            NotCovered: if a rule cannot read this use.
+        """
+        _, function, args, kwargs, _ = self.site.call
+        names = dict(self.site.names)
+        sources: dict[int, Source] = {}
+        leaves = [t.detach().requires_grad_() if i in names else t for i, t in enumerate(self.tensors)]
+        arguments: list[Tensor] = []
+
+        def given(source: Source, argument: Tensor) -> Tensor:
+            sources[id(argument)] = source
+            arguments.append(argument)
+            return argument
+
+        def make(node: Node) -> Tensor:
+            inside = [i for i in dict.fromkeys(tensors_in(node)) if i in names]
+            with torch.enable_grad():
+                value: Tensor = run(node, leaves, self.numbers)
+            if not inside or not value.requires_grad:
+                return value.detach()
+            source = Source(
+                value.shape,
+                tuple(dict.fromkeys(names[i] for i in inside)),
+                len(inside) == 1 and is_isometry(node),
+                value,
+                tuple(leaves[i] for i in inside),
+                tuple(names[i] for i in inside),
+            )
+            return given(source, value.detach())
+
+        plain: list[Tensor] = []
+        direct = {i for node in (args, kwargs) for i in direct_tensors(node)}
+        for i, tensor in enumerate(self.tensors):
+            argument = tensor.detach()
+            if i in names and i in direct:
+                given(Source(tensor.shape, (names[i],), True), argument)
+            plain.append(argument)
+        called = (
+            put_together(args, plain, self.numbers, make),
+            put_together(kwargs, plain, self.numbers, make),
+        )
+        own = RULES.get(function)
+        if own is not None:
+            for argument, part in own.function(self.grad_output, *called[0], **called[1]):
+                source = None if argument is None else sources.pop(id(argument), None)
+                if source is not None:
+                    yield source, part
+        if sources:
+            yield from self._again(function, called, sources, [a for a in arguments if id(a) in sources])
+
+    def _again(
+        self,
+        function: Callable[..., Any],
+        called: tuple[tuple[Any, ...], dict[str, Any]],
+        sources: dict[int, Source],
+        arguments: list[Tensor],
+    ) -> Iterator[tuple[Source, Callable[[], Again]]]:
+        with torch.enable_grad():
+            for argument in arguments:
+                argument.requires_grad_()
+            result = function(*called[0], **called[1])
+        index = self.site.call[4]
+        result = result if index is None else result[index]
+        for argument in arguments:
+            yield sources[id(argument)], lambda argument=argument: Again(result, argument)  # type: ignore[misc]

@@ -1,0 +1,125 @@
+"""What one watched (micro-)batch collects between its forward pass and the optimizer step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from imbdyn.taps.layout import SINGLE
+from imbdyn.taps.plan import Plan
+from imbdyn.taps.registry import NotCovered, function_name
+from imbdyn.taps.uses import Site, Use
+
+class WatchedBatch:
+    """The labels of a batch and where its uses of parameters go.
+
+    Args:
+        labels: int64 [N].
+        plan: layouts, and told what cannot be read.
+        take: called in the backward pass with each use; what it raises is the instrument's failure.
+    """
+
+    def __init__(self, labels: Tensor, plan: Plan, take: Callable[[WatchedBatch, Use], None]) -> None:
+        self.labels = labels.clone()  # a loader may fill the same buffer again before the step
+        self.size = labels.shape[0]
+        self.seconds = 0.0
+        """Time spent here, beside the watched functions themselves."""
+        self.incomplete: set[str] = set()
+        """Parameters that were used in a way that is not known yet: not to be read in this step."""
+        self.reduced_precision = False
+        """Whether an output gradient came in bfloat16 or float16."""
+        self.paused = False
+        """Whether gradients are asked for that do not go into p.grad."""
+        self.handles: list[RemovableHandle] = []
+        self.plan = plan
+        self._take = take
+
+    def hand_over(
+        self,
+        site: Site,
+        tensors: Sequence[Tensor],
+        numbers: Sequence[int],
+        grad_output: Tensor,
+        *,
+        borrowed: bool = False,
+    ) -> None:
+        """Take the gradient of a watched function's result (called in the backward pass)."""
+        if self.paused:
+            return
+        started = perf_counter()
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            self._read(site, tensors, numbers, grad_output.detach(), borrowed)
+        self.seconds += perf_counter() - started
+
+    def _read(
+        self, site: Site, tensors: Sequence[Tensor], numbers: Sequence[int], grad_output: Tensor, borrowed: bool
+    ) -> None:
+        names = tuple(dict.fromkeys(name for _, name in site.names))
+        layout = self.plan.layouts.get(site.key)
+        if self.size > 1:
+            layout = None if layout is None else layout.refit(tuple(grad_output.shape), self.size)
+            if layout is None:
+                self.incomplete.update(names)
+                return
+        self.reduced_precision |= grad_output.element_size() < 4
+        try:
+            self._take(self, Use(site, layout or SINGLE, self.size, tensors, numbers, grad_output, borrowed))
+        except NotCovered as reason:
+            self.plan.refuse(names, f"{function_name(site.call[1])} with {reason}")
+        except Exception as error:  # a rule may be a user's, and must not break the backward pass
+            self.plan.refuse(
+                names, f"the rule of {function_name(site.call[1])} failed: {type(error).__name__}: {error}"
+            )
+
+    def release(self) -> None:
+        """Let go of what the backward pass needed, which a loss that somebody keeps would hold on to."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()
+        self.paused = True
+
+
+class _Tap:
+    """The hook on a result."""
+
+    __slots__ = ("_batch", "_numbers", "_plan", "_shape", "_site", "_tensors")
+
+    def __init__(
+        self, batch: WatchedBatch, site: Site, tensors: list[Tensor], numbers: list[int], shape: torch.Size, plan: Plan
+    ) -> None:
+        self._batch = batch
+        self._site = site
+        self._tensors: list[Tensor] | None = tensors
+        self._numbers = numbers
+        self._shape = shape
+        self._plan = plan
+
+    def __call__(self, grad_output: Tensor) -> None:
+        if self._tensors is None:
+            if not self._batch.paused:  # a second backward pass: next time everything is kept for it
+                self._plan.backward_again = True
+                self._batch.incomplete.update(name for _, name in self._site.names)
+            return
+        self._batch.hand_over(self._site, self._tensors, self._numbers, grad_output.reshape(self._shape))
+        if not self._batch.paused and self._plan.complete and not self._plan.backward_again:
+            self._tensors = None  # as autograd lets go of its own
+
+
+def tap(batch: WatchedBatch, site: Site, tensors: list[Tensor], numbers: list[int], result: Tensor) -> RemovableHandle:
+    """Hand the gradient of `result` over to `batch` in the backward pass."""
+    return _hooked(result).register_hook(_Tap(batch, site, tensors, numbers, result.shape, batch.plan))
+
+
+def _hooked(result: Tensor) -> Tensor:
+    """Return the tensor whose gradient hook sees the gradient of `result`.
+
+    F.linear returns a view of its product where the input has more than two dimensions. An in-place function that
+    follows would give the view another history, and a hook on it would never be called; its base keeps the hook.
+    """
+    base = result._base
+    whole = base is not None and base.numel() == result.numel() and base.is_contiguous() and result.is_contiguous()
+    return base if whole and base is not None and base.requires_grad and not base.is_leaf else result
