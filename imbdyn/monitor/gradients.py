@@ -98,6 +98,8 @@ class StepGradients:
 
     def drop(self, batch: WatchedBatch) -> None:
         """Forget a micro-batch that was left by an exception, and what came of it."""
+        if batch not in self._watched:  # the optimizer step came before the batch was left
+            return
         index = self._watched.index(batch)
         batch.release()
         self._made.clear()

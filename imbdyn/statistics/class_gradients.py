@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
+#: Share of the network's gradient below which a parameter's is rounding.
+_ROUNDING = 1e-5
+
+
 class ClassGradientStatistics(NamedTuple):
     """One number a class, each [..., C]; NaN where it is not defined."""
 
@@ -86,13 +90,16 @@ def grad_scale(gram: Floats, grad_norm_sq: Floats) -> float:
 def residual(gram: Floats, grad_norm_sq: Floats, scale: float) -> Floats:
     """Return |s^2 sum_ab gram[a, b] - ||p.grad||^2| / (s sum_c ||G_c||)^2 for Gram matrices [P, C, C]: [P].
 
-    Relative to the parts, not to the whole: where the classes cancel, ||p.grad|| may be 1e-5 of them. 0 where all
-    gradients are 0; NaN or inf in a gradient comes out as NaN.
+    Relative to the parts, not to the whole: where the classes cancel, ||p.grad|| may be 1e-5 of them. The parts of a
+    parameter count for at least 1e-5 of those of all: below, a gradient is rounding (a bias before a normalisation has
+    gradient 0, and what is computed is some 1e-8). 0 where all gradients are 0; NaN or inf in a gradient comes out as
+    NaN.
     """
     parts_sq = scale**2 * _parts_sq(gram)
     difference = np.abs(scale**2 * gram.sum((-2, -1)) - grad_norm_sq)
+    least = _ROUNDING**2 * np.sum(parts_sq, where=np.isfinite(parts_sq))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where((parts_sq == 0) & (difference == 0), 0.0, difference / parts_sq)
+        return np.where((parts_sq == 0) & (difference == 0), 0.0, difference / np.maximum(parts_sq, least))
 
 
 def _parts_sq(gram: Floats) -> Floats:

@@ -1,12 +1,13 @@
 """A call of a torch function, taken apart so that it can be kept, compiled into a graph, and made again.
 
-A call is a tree of plain tuples, all of it constant under torch.compile, beside two flat lists of what is not: its
-tensors and its integers (which may be symbolic there). The first entry of a node says what it is:
+A call is a tree of plain tuples, all of it constant under torch.compile, beside three flat lists of what is not: its
+tensors, and its integers and floats (which may be symbolic there). The first entry of a node says what it is:
 
     ("tensor", i)       the i-th tensor                 ("int", i)       the i-th integer
-    ("absent",)         a tensor that is not kept       ("const", value)
-    ("tuple" | "list", nodes)                           ("dict", keys, nodes)
-    ("slice", start, stop, step)                        ("call", function, args, kwargs, index)
+    ("absent",)         a tensor that is not kept       ("float", i)     the i-th float
+    ("tuple" | "list", nodes)                           ("const", value)
+    ("slice", start, stop, step)                        ("dict", keys, nodes)
+    ("call", function, args, kwargs, index)
 
 The last is a parameter-like value: made by a function, `index` of its results (None: its only one), from parameters
 and whatever else does not depend on the batch.
@@ -14,8 +15,8 @@ and whatever else does not depend on the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -36,53 +37,59 @@ _ISOMETRIES = frozenset(
 }
 
 
-def take_apart(
-    value: Any,
-    made_by: Mapping[Tensor, Node],
-    tensors: list[Tensor],
-    numbers: list[int],
-    names: Mapping[int, str] | None = None,
-) -> Node:
-    """Return the node of an argument; its tensors and integers are appended to the two lists.
+class Loose(NamedTuple):
+    """What a call consists of beside its tree."""
+
+    tensors: list[Tensor]
+    ints: list[int]
+    floats: list[float]
+
+
+def take_apart(value: Any, made_by: Mapping[Tensor, Node], loose: Loose, names: Mapping[int, str] | None) -> Node:
+    """Return the node of an argument; its tensors and numbers are appended to `loose`.
 
     Args:
         value: an argument of a torch function.
         made_by: how each parameter-like value was made: (key, function, args, kwargs, index).
-        tensors: appended to.
-        numbers: appended to.
+        loose: appended to.
         names: ids of the tensors that are kept; None keeps all. What parameter-like values are made of is always kept.
     """
     if isinstance(value, Tensor):
         if value in made_by:
             _, function, args, kwargs, index = made_by[value]
-            positional = take_apart(args, made_by, tensors, numbers)
-            return ("call", function, positional, take_apart(kwargs, made_by, tensors, numbers), index)
+            positional = take_apart(args, made_by, loose, None)
+            return ("call", function, positional, take_apart(kwargs, made_by, loose, None), index)
         if names is not None and not (isinstance(value, nn.Parameter) and id(value) in names):
             return ("absent",)
-        tensors.append(value)
-        return ("tensor", len(tensors) - 1)
+        loose.tensors.append(value)
+        return ("tensor", len(loose.tensors) - 1)
     if type(value) is int:
-        numbers.append(value)
-        return ("int", len(numbers) - 1)
+        loose.ints.append(value)
+        return ("int", len(loose.ints) - 1)
+    if type(value) is float:
+        loose.floats.append(value)
+        return ("float", len(loose.floats) - 1)
     if isinstance(value, (tuple, list)):
-        nodes = tuple([take_apart(entry, made_by, tensors, numbers, names) for entry in value])
+        nodes = tuple([take_apart(entry, made_by, loose, names) for entry in value])
         return ("list" if isinstance(value, list) else "tuple", nodes)
     if isinstance(value, dict):
-        nodes = tuple([take_apart(entry, made_by, tensors, numbers, names) for entry in value.values()])
+        nodes = tuple([take_apart(entry, made_by, loose, names) for entry in value.values()])
         return ("dict", tuple(value), nodes)
     if isinstance(value, slice):
-        ends = take_apart((value.start, value.stop, value.step), made_by, tensors, numbers, names)
+        ends = take_apart((value.start, value.stop, value.step), made_by, loose, names)
         return ("slice", *ends[1])
     return ("const", value)
 
 
-def put_together(node: Node, tensors: Sequence[Tensor], numbers: Sequence[int], make: Callable[[Node], Any]) -> Any:
+def put_together(node: Node, loose: Loose, make: Callable[[Node], Any]) -> Any:
     """Return the argument of a node; `make` is asked for the parameter-like values in it."""
     kind = node[0]
     if kind == "tensor":
-        return tensors[node[1]]
+        return loose.tensors[node[1]]
     if kind == "int":
-        return numbers[node[1]]
+        return loose.ints[node[1]]
+    if kind == "float":
+        return loose.floats[node[1]]
     if kind == "const":
         return node[1]
     if kind == "absent":
@@ -90,25 +97,21 @@ def put_together(node: Node, tensors: Sequence[Tensor], numbers: Sequence[int], 
     if kind == "call":
         return make(node)
     if kind == "dict":
-        return {
-            key: put_together(entry, tensors, numbers, make) for key, entry in zip(node[1], node[2], strict=True)
-        }
-    entries = [put_together(entry, tensors, numbers, make) for entry in (node[1:] if kind == "slice" else node[1])]
+        return {key: put_together(entry, loose, make) for key, entry in zip(node[1], node[2], strict=True)}
+    entries = [put_together(entry, loose, make) for entry in (node[1:] if kind == "slice" else node[1])]
     if kind == "slice":
         return slice(*entries)
     return entries if kind == "list" else tuple(entries)
 
 
-def run(node: Node, tensors: Sequence[Tensor], numbers: Sequence[int]) -> Any:
+def run(node: Node, loose: Loose) -> Any:
     """Make a "call" node's value again, its parameter-like arguments too."""
 
     def make(inner: Node) -> Any:
-        return run(inner, tensors, numbers)
+        return run(inner, loose)
 
     _, function, args, kwargs, index = node
-    result = function(
-        *put_together(args, tensors, numbers, make), **put_together(kwargs, tensors, numbers, make)
-    )
+    result = function(*put_together(args, loose, make), **put_together(kwargs, loose, make))
     return result if index is None else result[index]
 
 

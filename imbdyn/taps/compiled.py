@@ -6,7 +6,6 @@ as it is run in eager mode.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -15,9 +14,6 @@ from torch import Tensor
 
 from imbdyn.taps.calls import Node
 from imbdyn.taps.uses import Site
-
-#: (site, tensors, numbers, grad_output) -> None
-Receiver = Callable[[Site, Sequence[Tensor], Sequence[int], Tensor], None]
 
 _LIBRARY = torch.library.Library("imbdyn", "FRAGMENT")
 _SITES: list[Site] = []
@@ -40,23 +36,23 @@ def _hand_over(
     token: Tensor,  # noqa: ARG001 - said to be written, so that the op is neither dropped nor moved
     grad_output: Tensor,
     tensors: list[Tensor],
-    numbers: list[int],
+    ints: list[int],
     watch: int,
     site: int,
 ) -> None:
     owner = _RECEIVERS.get(watch)
     if owner is not None:
-        owner.receive(_SITES[site], tensors, numbers, grad_output)
+        owner.receive(_SITES[site], tensors, ints, grad_output)
 
 
 def _hand_over_fake(
-    token: Tensor, grad_output: Tensor, tensors: list[Tensor], numbers: list[int], watch: int, site: int  # noqa: ARG001
+    token: Tensor, grad_output: Tensor, tensors: list[Tensor], ints: list[int], watch: int, site: int  # noqa: ARG001
 ) -> None:
     return None
 
 
 _LIBRARY.define(
-    "hand_over(Tensor(a!) token, Tensor grad_output, Tensor[] tensors, SymInt[] numbers, int watch, int site) -> ()"
+    "hand_over(Tensor(a!) token, Tensor grad_output, Tensor[] tensors, SymInt[] ints, int watch, int site) -> ()"
 )
 _LIBRARY.impl("hand_over", _hand_over, "CompositeExplicitAutograd")
 torch.library.register_fake("imbdyn::hand_over", _hand_over_fake, lib=_LIBRARY)
@@ -67,11 +63,11 @@ class CompiledTap(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, result: Tensor, token: Tensor, watch: int, site: int, numbers: tuple[int, ...], *tensors: Tensor
+        ctx: Any, result: Tensor, token: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor
     ) -> Tensor:
         """Return `result` itself."""
         ctx.save_for_backward(token, *tensors)
-        ctx.watch, ctx.site, ctx.numbers = watch, site, numbers
+        ctx.watch, ctx.site, ctx.ints = watch, site, ints
         ctx.mark_dirty(result)
         return result
 
@@ -79,5 +75,18 @@ class CompiledTap(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> Any:  # type: ignore[override]
         """Hand over, and let the gradient pass."""
         token, *tensors = ctx.saved_tensors
-        torch.ops.imbdyn.hand_over(token, grad_output, tensors, list(ctx.numbers), ctx.watch, ctx.site)
+        torch.ops.imbdyn.hand_over(token, grad_output, tensors, list(ctx.ints), ctx.watch, ctx.site)
         return (grad_output, None, None, None, None, *[None for _ in tensors])
+
+
+class CompiledTapOfView(CompiledTap):
+    """The same for a view of a parameter: what is handed on is another view of it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, result: Tensor, token: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor
+    ) -> Tensor:
+        """Return a view of `result`."""
+        ctx.save_for_backward(token, *tensors)
+        ctx.watch, ctx.site, ctx.ints = watch, site, ints
+        return result.view_as(result)

@@ -28,6 +28,7 @@ class _Candidate:
     may_be_value: bool
     result: Tensor
     names: tuple[str, ...] = ()
+    floats: list[float] = field(default_factory=list)
     handle: RemovableHandle | None = None
     resolved: bool = field(default=False)
 
@@ -71,8 +72,9 @@ class Lesson:
             self._values[id(result)] = key
         return value
 
-    def tapped(self, handle: RemovableHandle, site: Site) -> None:
+    def tapped(self, handle: RemovableHandle, site: Site, floats: list[float]) -> None:
         """Complete the last candidate by its tap, which is removed again if it proves to be a value."""
+        self._candidates[-1].floats = floats
         self._candidates[-1].handle = handle
         self._candidates[-1].names = tuple(dict.fromkeys(name for _, name in site.names))
 
@@ -116,10 +118,14 @@ class Lesson:
         elif layout is not None:
             key = keys[0]
             plan.is_value[key], plan.layouts[key] = False, layout
+            base = candidate.result._base
+            plan.floats[key], plan.of_leaf[key] = candidate.floats, base is not None and base.is_leaf
             if self._batch <= 1:
                 self._for_now.append(key)
             own = RULES.get(candidate.function)
             plan.keeps[key] = own is None or own.values
+            if not plan.keeps[key]:
+                plan.overwrites[key] = False
             for name in candidate.names:
                 plan.rule_of[name] = function_name(candidate.function)
                 plan.uses[name] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from imbdyn.taps.calls import Node, take_apart
-from imbdyn.taps.compiled import CompiledTap, receive_with, site_number
+from imbdyn.taps.calls import Loose, Node, take_apart
+from imbdyn.taps.compiled import CompiledTap, CompiledTapOfView, receive_with, site_number
 from imbdyn.taps.learning import Lesson
 from imbdyn.taps.multi_head_attention import in_the_open
 from imbdyn.taps.plan import Plan
@@ -51,7 +51,8 @@ class Watch(TorchFunctionMode):
         """Parameter-like value to its key and how it was made: (key, function, args, kwargs, index)."""
         self.counts: dict[str, int] = {}
         """Parameter or parameter-like value to its uses in this batch so far."""
-        self.is_value, self.keeps = plan.is_value, plan.keeps
+        self.is_value, self.keeps, self.overwrites = plan.is_value, plan.keeps, plan.overwrites
+        self.of_leaf = plan.of_leaf
         self.batch: WatchedBatch | None = None
         """The batch that is watched; None while a compiled graph is looked at."""
         self.lesson: Lesson | None = None
@@ -86,6 +87,8 @@ class Watch(TorchFunctionMode):
             with self:
                 return in_the_open(*args, **kwargs)
         if torch.compiler.is_compiling():
+            if func is Tensor.unflatten:  # Python that torch.compile cannot follow under a mode
+                func = torch.unflatten
             return self._watch(func, args, kwargs)
         batch = self.batch
         if batch is None:
@@ -111,18 +114,21 @@ class Watch(TorchFunctionMode):
             if self.lesson is not None:
                 self.lesson.without_parameters(args, kwargs, result)
             return result
+        if self.lesson is not None:
+            self.overwrites[self._next(carriers[0])] = _is_in_place(func)
+        kept = args
+        if self.overwrites.get(self._next(carriers[0])):
+            kept = (args[0].clone(), *args[1:])
+        result = func(*args, **kwargs)
+        several = isinstance(result, (tuple, list))
+        # What no gradient flows through is no use: a look at a shape or a device is not the same when compiled.
+        if not any(_differentiable(entry) for entry in (result if several else (result,))):
+            return result
         keys = []
         for carrier in carriers:
-            used = self.counts.get(carrier, 0)
-            self.counts[carrier] = used + 1
-            keys.append(f"{carrier}#{used}")
-        name = getattr(func, "__name__", "")
-        if name.endswith("_") and not name.endswith("__") or name.startswith("__i"):
-            kept = (args[0].clone(), *args[1:]) if self.keeps.get(keys[0], True) else args
-        else:
-            kept = args
-        result = func(*args, **kwargs)
-        if isinstance(result, (tuple, list)):
+            keys.append(self._next(carrier))
+            self.counts[carrier] = self.counts.get(carrier, 0) + 1
+        if several:
             made = []
             for index, entry in enumerate(result):
                 made.append(self._look_at(func, kept, kwargs, carriers, [f"{k}.{index}" for k in keys], entry, index))
@@ -130,6 +136,10 @@ class Watch(TorchFunctionMode):
                 return type(result)(made)
             return result
         return self._look_at(func, kept, kwargs, carriers, keys, result, None)
+
+    def _next(self, carrier: str) -> str:
+        """Return the key of the coming use of a parameter or parameter-like value."""
+        return f"{carrier}#{self.counts.get(carrier, 0)}"
 
     def _find(self, values: Any, carriers: list[str]) -> None:
         """Append the names of the parameters, and the keys of parameter-like values, among some arguments."""
@@ -153,7 +163,7 @@ class Watch(TorchFunctionMode):
         result: Any,
         index: int | None,
     ) -> Any:
-        if not isinstance(result, Tensor) or not result.requires_grad or isinstance(result, nn.Parameter):
+        if not _differentiable(result):
             return result
         key = keys[0]
         made = (key, func, args, kwargs, index)
@@ -170,45 +180,56 @@ class Watch(TorchFunctionMode):
         elif self.lesson is not None:
             if self.lesson.candidate(made, carriers, keys, result, self.names):
                 self.made_by[result] = made
-            site, tensors, numbers = self._site(made, keep=True)
-            self.lesson.tapped(tap(self.batch, site, tensors, numbers, result), site)
+            site, loose = self._site(made, keep=True)
+            self.lesson.tapped(tap(self.batch, site, loose, result), site, loose.floats)
         else:
             self.batch.incomplete.update(name for _, name in self._site(made, keep=False)[0].names)
             self._plan.complete = False
         self.batch.seconds += perf_counter() - started
         return result
 
-    def _take_apart(
-        self, made: Any, keep: bool
-    ) -> tuple[Node, tuple[tuple[int, str], ...], list[Tensor], list[int]]:
-        """Return a call's tree, which of its tensors are watched parameters, its tensors and its integers."""
+    def _take_apart(self, made: Any, keep: bool) -> tuple[Node, tuple[tuple[int, str], ...], Loose]:
+        """Return a call's tree, which of its tensors are watched parameters, and its tensors and numbers."""
         _, func, args, kwargs, index = made
-        tensors: list[Tensor] = []
-        numbers: list[int] = []
+        loose = Loose([], [], [])
         kept = None if keep else self.names
-        positional = take_apart(args, self.made_by, tensors, numbers, kept)
-        named = take_apart(kwargs, self.made_by, tensors, numbers, kept)
+        positional = take_apart(args, self.made_by, loose, kept)
+        named = take_apart(kwargs, self.made_by, loose, kept)
         names = []
-        for i, tensor in enumerate(tensors):
+        for i, tensor in enumerate(loose.tensors):
             if isinstance(tensor, nn.Parameter) and id(tensor) in self.names:
                 names.append((i, self.names[id(tensor)]))
-        tensors = [_kept(tensor) for tensor in tensors]
-        return ("call", func, positional, named, index), tuple(names), tensors, numbers
+        loose = Loose([_kept(tensor) for tensor in loose.tensors], loose.ints, loose.floats)
+        return ("call", func, positional, named, index), tuple(names), loose
 
-    def _site(self, made: Any, keep: bool) -> tuple[Site, list[Tensor], list[int]]:
-        call, names, tensors, numbers = self._take_apart(made, keep)
-        return Site(made[0], call, names), tensors, numbers
+    def _site(self, made: Any, keep: bool) -> tuple[Site, Loose]:
+        call, names, loose = self._take_apart(made, keep)
+        return Site(made[0], call, names), loose
 
     def _tap_compiled(self, made: Any, result: Tensor) -> Tensor:
-        call, names, tensors, numbers = self._take_apart(made, self.keeps[made[0]])
-        site = site_number(made[0], call, names)
-        tapped: Tensor = CompiledTap.apply(result, self.token, self.number, site, tuple(numbers), *tensors)
+        key = made[0]
+        call, names, loose = self._take_apart(made, self.keeps[key])
+        site = site_number(key, call, names)
+        function = CompiledTapOfView if self.of_leaf[key] else CompiledTap
+        tapped: Tensor = function.apply(result, self.token, self.number, site, tuple(loose.ints), *loose.tensors)
         return tapped
 
-    def receive(self, site: Site, tensors: Sequence[Tensor], numbers: Sequence[int], grad_output: Tensor) -> None:
+    def receive(self, site: Site, tensors: list[Tensor], ints: list[int], grad_output: Tensor) -> None:
         """Take a gradient from a compiled graph, in whose memory all of it lies."""
         if self.batch is not None:
-            self.batch.hand_over(site, tensors, numbers, grad_output, borrowed=True)
+            loose = Loose(tensors, ints, self._plan.floats[site.key])
+            self.batch.hand_over(site, loose, grad_output, borrowed=True)
+
+
+def _differentiable(result: Any) -> bool:
+    """Whether a result is a tensor with a gradient, and not a parameter that a function hands back."""
+    return isinstance(result, Tensor) and result.requires_grad and not isinstance(result, nn.Parameter)
+
+
+def _is_in_place(func: Callable[..., Any]) -> bool:
+    """Whether a function writes its result into its first argument, whose value a rule may need as it was."""
+    name = getattr(func, "__name__", "")
+    return name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
 
 
 def _kept(tensor: Tensor) -> Tensor:

@@ -16,6 +16,12 @@ class Plan:
     """Whether a result is still parameter-like (no batch in it), or the place where a parameter meets data."""
     keeps: dict[str, bool] = field(default_factory=dict)
     """Whether the arguments beside the parameters are needed in the backward pass."""
+    overwrites: dict[str, bool] = field(default_factory=dict)
+    """Whether the function writes its result into its first argument, which is then copied before."""
+    floats: dict[str, list[float]] = field(default_factory=dict)
+    """The floats of the call, which a compiled graph may have as symbols."""
+    of_leaf: dict[str, bool] = field(default_factory=dict)
+    """Whether the result is a view of a parameter itself, which nothing may write to."""
     layouts: dict[str, Layout] = field(default_factory=dict)
     uses: Counter[str] = field(default_factory=Counter)
     """Parameter to the number of places where it meets data in a forward pass."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from imbdyn.taps.calls import Node, direct_tensors, is_isometry, put_together, run, tensors_in
+from imbdyn.taps.calls import Loose, Node, direct_tensors, is_isometry, put_together, run, tensors_in
 from imbdyn.taps.layout import Layout
 from imbdyn.taps.parts import Part
 from imbdyn.taps.registry import RULES
@@ -82,8 +82,8 @@ class Use:
     site: Site
     layout: Layout
     batch: int
-    tensors: Sequence[Tensor]
-    numbers: Sequence[int]
+    loose: Loose
+    """The tensors and numbers of the call."""
     grad_output: Tensor
     borrowed: bool = False
     """Whether the memory of its tensors is somebody else's, once the backward pass goes on."""
@@ -91,7 +91,7 @@ class Use:
     def keep(self) -> None:
         """Make the tensors its own."""
         if self.borrowed:
-            self.tensors = [t.clone() for t in self.tensors]
+            self.loose = self.loose._replace(tensors=[t.clone() for t in self.loose.tensors])
             self.grad_output = self.grad_output.clone()
             self.borrowed = False
 
@@ -104,7 +104,7 @@ class Use:
         _, function, args, kwargs, _ = self.site.call
         names = dict(self.site.names)
         sources: dict[int, Source] = {}
-        leaves = [t.detach().requires_grad_() if i in names else t for i, t in enumerate(self.tensors)]
+        leaves = [t.detach().requires_grad_() if i in names else t for i, t in enumerate(self.loose.tensors)]
         arguments: list[Tensor] = []
 
         def given(source: Source, argument: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class Use:
         def make(node: Node) -> Tensor:
             inside = [i for i in dict.fromkeys(tensors_in(node)) if i in names]
             with torch.enable_grad():
-                value: Tensor = run(node, leaves, self.numbers)
+                value: Tensor = run(node, self.loose._replace(tensors=leaves))
             if not inside or not value.requires_grad:
                 return value.detach()
             source = Source(
@@ -130,15 +130,13 @@ class Use:
 
         plain: list[Tensor] = []
         direct = {i for node in (args, kwargs) for i in direct_tensors(node)}
-        for i, tensor in enumerate(self.tensors):
+        for i, tensor in enumerate(self.loose.tensors):
             argument = tensor.detach()
             if i in names and i in direct:
                 given(Source(tensor.shape, (names[i],), True), argument)
             plain.append(argument)
-        called = (
-            put_together(args, plain, self.numbers, make),
-            put_together(kwargs, plain, self.numbers, make),
-        )
+        detached = self.loose._replace(tensors=plain)
+        called = put_together(args, detached, make), put_together(kwargs, detached, make)
         own = RULES.get(function)
         if own is not None:
             for argument, part in own.function(self.grad_output, *called[0], **called[1]):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import perf_counter
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from imbdyn.taps.calls import Loose
 from imbdyn.taps.layout import SINGLE
 from imbdyn.taps.plan import Plan
 from imbdyn.taps.registry import NotCovered, function_name
@@ -39,25 +40,17 @@ class WatchedBatch:
         self._take = take
 
     def hand_over(
-        self,
-        site: Site,
-        tensors: Sequence[Tensor],
-        numbers: Sequence[int],
-        grad_output: Tensor,
-        *,
-        borrowed: bool = False,
+        self, site: Site, loose: Loose, grad_output: Tensor, *, borrowed: bool = False
     ) -> None:
         """Take the gradient of a watched function's result (called in the backward pass)."""
         if self.paused:
             return
         started = perf_counter()
         with torch._C.DisableTorchFunction(), torch.no_grad():
-            self._read(site, tensors, numbers, grad_output.detach(), borrowed)
+            self._read(site, loose, grad_output.detach(), borrowed)
         self.seconds += perf_counter() - started
 
-    def _read(
-        self, site: Site, tensors: Sequence[Tensor], numbers: Sequence[int], grad_output: Tensor, borrowed: bool
-    ) -> None:
+    def _read(self, site: Site, loose: Loose, grad_output: Tensor, borrowed: bool) -> None:
         names = tuple(dict.fromkeys(name for _, name in site.names))
         layout = self.plan.layouts.get(site.key)
         if self.size > 1:
@@ -67,7 +60,7 @@ class WatchedBatch:
                 return
         self.reduced_precision |= grad_output.element_size() < 4
         try:
-            self._take(self, Use(site, layout or SINGLE, self.size, tensors, numbers, grad_output, borrowed))
+            self._take(self, Use(site, layout or SINGLE, self.size, loose, grad_output, borrowed))
         except NotCovered as reason:
             self.plan.refuse(names, f"{function_name(site.call[1])} with {reason}")
         except Exception as error:  # a rule may be a user's, and must not break the backward pass
@@ -86,32 +79,30 @@ class WatchedBatch:
 class _Tap:
     """The hook on a result."""
 
-    __slots__ = ("_batch", "_numbers", "_plan", "_shape", "_site", "_tensors")
+    __slots__ = ("_batch", "_loose", "_shape", "_site")
 
-    def __init__(
-        self, batch: WatchedBatch, site: Site, tensors: list[Tensor], numbers: list[int], shape: torch.Size, plan: Plan
-    ) -> None:
+    def __init__(self, batch: WatchedBatch, site: Site, loose: Loose, shape: torch.Size) -> None:
         self._batch = batch
         self._site = site
-        self._tensors: list[Tensor] | None = tensors
-        self._numbers = numbers
+        self._loose: Loose | None = loose
         self._shape = shape
-        self._plan = plan
 
     def __call__(self, grad_output: Tensor) -> None:
-        if self._tensors is None:
-            if not self._batch.paused:  # a second backward pass: next time everything is kept for it
-                self._plan.backward_again = True
-                self._batch.incomplete.update(name for _, name in self._site.names)
+        batch, plan = self._batch, self._batch.plan
+        if batch.paused:
             return
-        self._batch.hand_over(self._site, self._tensors, self._numbers, grad_output.reshape(self._shape))
-        if not self._batch.paused and self._plan.complete and not self._plan.backward_again:
-            self._tensors = None  # as autograd lets go of its own
+        if self._loose is None:  # a second backward pass: next time everything is kept for it
+            plan.backward_again = True
+            batch.incomplete.update(name for _, name in self._site.names)
+            return
+        batch.hand_over(self._site, self._loose, grad_output.reshape(self._shape))
+        if plan.complete and not plan.backward_again:
+            self._loose = None  # as autograd lets go of its own
 
 
-def tap(batch: WatchedBatch, site: Site, tensors: list[Tensor], numbers: list[int], result: Tensor) -> RemovableHandle:
+def tap(batch: WatchedBatch, site: Site, loose: Loose, result: Tensor) -> RemovableHandle:
     """Hand the gradient of `result` over to `batch` in the backward pass."""
-    return _hooked(result).register_hook(_Tap(batch, site, tensors, numbers, result.shape, batch.plan))
+    return _hooked(result).register_hook(_Tap(batch, site, loose, result.shape))
 
 
 def _hooked(result: Tensor) -> Tensor:
