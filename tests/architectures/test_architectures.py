@@ -107,12 +107,10 @@ def test_class_gradients_are_those_of_one_backward_a_class(architecture: Archite
 def grams(trace: imbdyn.Trace) -> dict[str, Tensor]:
     """Return <G_a, G_b> [C, C] of each parameter, from the norms and cosines of a trace of one step."""
     norms, cosines = trace.class_gradients, trace.class_gradient_pairs
-    norm = {
-        parameter: torch.zeros(CLASSES, dtype=torch.float64).index_put_(
-            (torch.as_tensor(rows.class_id.to_numpy()).long(),), torch.as_tensor(rows.grad_norm.to_numpy()).double()
-        )
-        for parameter, rows in norms[norms.parameter != "*"].groupby("parameter")
-    }
+    norm = {}
+    for parameter, rows in norms[norms.parameter != "*"].groupby("parameter"):
+        norm[parameter] = torch.zeros(CLASSES, dtype=torch.float64)
+        norm[parameter][rows.class_id.tolist()] = torch.tensor(rows.grad_norm.tolist(), dtype=torch.float64)
     found = {parameter: values.square().diag() for parameter, values in norm.items()}
     for row in cosines[cosines.parameter != "*"].fillna({"grad_cos": 0.0}).itertuples():  # null beside a norm of 0
         a, b = row.class_a, row.class_b
