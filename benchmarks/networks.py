@@ -125,7 +125,7 @@ class Transformer(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         # One position a token and sample: per-sample gradients of the peers need the batch in every module's input.
-        positions = torch.arange(ids.shape[1]).expand_as(ids)
+        positions = torch.arange(ids.shape[1]).repeat(len(ids), 1)
         return self.head(self.norm(self.blocks(self.words(ids) + self.positions(positions))).mean(1))
 
 

@@ -93,10 +93,10 @@ class Way:
         """Return the network's class gradient norms [C] in the first step of a way that is closed."""
         return self.norms
 
-    def by_class(self, samples: Iterable[Tensor]) -> Tensor:
-        """Resolve per-sample gradients [N, ...] of each parameter by class."""
+    def by_class(self, samples: Iterable[Tensor], scale: float = 1.0) -> Tensor:
+        """Resolve per-sample gradients [N, ...] of each parameter, times `scale`, by class."""
         return self.resolved(
-            sample.new_zeros(self.classes, sample[0].numel()).index_add_(0, self.y, sample.flatten(1))
+            sample.new_zeros(self.classes, sample[0].numel()).index_add_(0, self.y, sample.flatten(1), alpha=scale)
             for sample in samples
         )
 
@@ -147,8 +147,9 @@ class Opacus(Way):
     def forward_backward(self) -> Tensor | None:
         self.loss().backward()
         # under loss_reduction="mean" Opacus hands out the gradients of the samples' own losses
-        norms = self.by_class(p.grad_sample / len(self.y) for p in self.model.parameters())
-        self.model.zero_grad()
+        norms = self.by_class((p.grad_sample for p in self.model.parameters()), scale=1 / len(self.y))
+        for p in self.model.parameters():
+            p.grad_sample = None
         return norms
 
 
@@ -313,7 +314,7 @@ def line(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=3, help="time for the blocks of a case and way (default: 3)")
+    parser.add_argument("--seconds", type=float, default=2, help="time for the blocks of a case and way (default: 2)")
     parser.add_argument("--cases", default="", help="only those whose name contains this")
     parser.add_argument("--json", type=Path)
     parser.add_argument(
