@@ -244,7 +244,7 @@ def measure(case: Case, kind: type[Way], limit: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         way, peak = first_step(case, kind, Path(folder))
         bare = Way(case, Path(folder))
-        seconds(bare, 2)
+        bare.step()
         end = time.perf_counter() + limit
         steps = 1 + int(BLOCK_SECONDS / seconds(bare, 1))
         bare_seconds, ratios = [], []
