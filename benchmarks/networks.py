@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imbdyn.experiments.models import SmallConvNet
+
 
 class Case(NamedTuple):
     """A network, its number of classes and its batch."""
@@ -137,4 +139,10 @@ CASES: dict[str, Case] = {
     "ResNet-32, N 128, C 10": Case(lambda: CifarResNet(10), 10, (128, 3, 32, 32)),
     "ResNet-32, N 128, C 100": Case(lambda: CifarResNet(100), 100, (128, 3, 32, 32)),
     "transformer 4x256, N 32, T 128": Case(lambda: Transformer(256, 4, 8, 128, 1000, 10), 10, (32, 128), 1000),
+}
+
+#: Networks so small that one Python call shows.
+TINY: dict[str, Case] = {
+    "MLP 784-64-10, N 64": Case(lambda: mlp(64, 1), 10, (64, 784)),
+    "digits CNN, N 64": Case(lambda: SmallConvNet(10, channels=16, hidden=64), 10, (64, 1, 8, 8)),
 }

@@ -17,9 +17,10 @@ refuses a case is shown with its own words. `differs` is the largest difference 
 in the first step from those of `a class`, relative to the largest: rounding, except where BatchNorm mixes the samples.
 There imbdyn and BackPACK partition the real gradient by rows, while `a class` differentiates each class's loss.
 
-`memory` is the peak resident memory that the first step adds to the process, over the bare step's: parameters,
-gradients, activations and whatever the tool holds. The system counts it (VmHWM of Linux), since torch's own figures
-miss what compiled kernels take. A step with two samples comes before, so that code and thread pools are loaded.
+`memory` is the peak of resident memory in the second step, beyond what the process had before there was a network, over
+the bare step's: parameters, gradients, activations and whatever the tool holds. `first` in the JSON is that of the first
+step, in which imbdyn learns the network. The system counts it (VmHWM of Linux), since torch's own figures miss what
+compiled kernels take. A step with two samples comes before, so that code and thread pools are loaded.
 
     python benchmarks/peers.py [--json benchmarks/results/peers.json]     (extra: bench)
 """
@@ -217,19 +218,33 @@ def seconds(way: Way, steps: int) -> float:
     return (time.perf_counter() - start) / steps
 
 
-def first_step(case: Case, kind: type[Way], folder: Path) -> tuple[Way, int]:
-    """Return a way after its first step, and by how many bytes that raised the resident memory of this process."""
+def first_steps(case: Case, kind: type[Way], folder: Path) -> tuple[Way, list[int]]:
+    """Return a way after two steps, and by how many bytes each of them raised the resident memory of this process."""
     small = kind(case, folder / "small", samples=2)
     small.step()
     small.close()
     del small
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what is free, but still resident, would hide as much of what is to come
+    _trim()
     before = _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    _forget_the_peak()
     way = kind(case, folder / "run")
-    way.step()
-    return way, _resident("VmHWM") - before
+    peaks = []
+    for _ in range(2):
+        way.step()
+        peaks.append(_resident("VmHWM") - before)
+        _trim()
+        _forget_the_peak()
+    return way, peaks
+
+
+def _trim() -> None:
+    """Give back what is free, but still resident: it would hide as much of what is to come."""
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+def _forget_the_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def _resident(field: str) -> int:
@@ -242,7 +257,7 @@ def _resident(field: str) -> int:
 def measure(case: Case, kind: type[Way], limit: float) -> dict[str, Any]:
     """Return what one way costs in one case, from blocks that take `limit` seconds or one of each."""
     with tempfile.TemporaryDirectory() as folder:
-        way, peak = first_step(case, kind, Path(folder))
+        way, (first, peak) = first_steps(case, kind, Path(folder))
         bare = Way(case, Path(folder))
         bare.step()
         end = time.perf_counter() + limit
@@ -260,6 +275,7 @@ def measure(case: Case, kind: type[Way], limit: float) -> dict[str, Any]:
         "bare_ms": 1e3 * statistics.median(bare_seconds),
         "ratio": statistics.median(ratios),
         "blocks": len(ratios),
+        "first_peak_mib": first / 2**20,
         "peak_mib": peak / 2**20,
         "norms": None if norms is None else norms.tolist(),
     }
@@ -297,6 +313,7 @@ def compare(name: str, limit: float) -> dict[str, dict[str, Any]]:
         norms = result.pop("norms", None)
         if "refused" not in result:
             result["memory"] = result["peak_mib"] / results[BARE]["peak_mib"]
+            result["first"] = result["first_peak_mib"] / results[BARE]["first_peak_mib"]
         if norms is not None:
             reference = reference or norms
             result["differs"] = max(abs(a - b) for a, b in zip(norms, reference, strict=True)) / max(reference)
