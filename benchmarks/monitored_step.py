@@ -67,7 +67,8 @@ def weight_products(case: Case) -> Callable[[], None]:
     loop, layers = Loop(case), []
 
     def keep(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        output.register_hook(lambda dy, x=inputs[0].detach(): layers.append((layer, x, dy)))
+        x = inputs[0].detach()
+        output.register_hook(lambda dy: layers.append((layer, x, dy)))
 
     for layer in loop.model.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
