@@ -1,0 +1,236 @@
+#include "cpu/class_gram.h"
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "common/thread_pool.h"
+#include "cpu/class_products.h"
+#include "cpu/dispatch.h"
+#include "cpu/gram_result.h"
+#include "cpu/kernels.h"
+#include "cpu/row_products.h"
+
+namespace imbdyn {
+namespace {
+
+// Rows of one chunk: a panel of so many rows stays in the first-level cache, and a float32 sum of them keeps its
+// digits.
+constexpr int64_t kChunkRows = 256;
+
+/// Rows of two matrices as places: S is copied row by row, V is cut into panels.
+template <class T>
+class RowPlaces final : public PlaceSource<T> {
+ public:
+  /// `scalars` with no data stands for a column of ones. Units are runs of `order`.
+  RowPlaces(const Matrix& scalars, const Matrix& vectors, const int64_t* order, const std::vector<int64_t>& begins)
+      : scalars_(scalars), vectors_(vectors), order_(order), begins_(begins) {
+    for (int64_t m = 0; m < scalars.columns; ++m) row_offset_.push_back(m);
+    int64_t longest = 0;
+    for (size_t u = 0; u + 1 < begins.size(); ++u) longest = std::max(longest, begins[u + 1] - begins[u]);
+    most_places_ = std::min(longest, kChunkRows);
+    // An odd number of cache lines: see add_class_products.
+    const int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+    pitch_ = ((scalars.columns + line - 1) / line | 1) * line;
+    for (int64_t i = 0; i < most_places_; ++i) {
+      packed_row_.push_back(i * pitch_);
+      for (int half = 0; half < 2; ++half) packed_place_[half].push_back(i * (lanes() >> half));
+    }
+  }
+
+  const int64_t* row_offset() const override { return row_offset_.data(); }
+  int64_t most_places() const override { return most_places_; }
+  int64_t place_scalars(ProductBlock*, const int64_t*, int64_t) const override {
+    return scalars_.data == nullptr ? 0 : most_places_ * pitch_;
+  }
+  int64_t chunks(int64_t unit) const override { return (rows_of(unit) + kChunkRows - 1) / kChunkRows; }
+
+  void pack(int64_t unit, int64_t index, const int64_t* first_column, T* scalars, T* panels,
+            ProductsChunk& chunk) const override {
+    const int64_t* const order = order_ + begins_[static_cast<size_t>(unit)] + index * kChunkRows;
+    const int64_t rows = std::min(kChunkRows, rows_of(unit) - index * kChunkRows);
+    static constexpr int64_t kNoOffset = 0;
+    static constexpr T kOne = 1;
+    int64_t from[kChunkRows];
+    if (scalars_.data != nullptr) {
+      for (int64_t i = 0; i < rows; ++i) from[i] = order[i] * scalars_.row_stride;
+      kernels().copy_lines[static_cast<int>(scalars_.type)](
+          {scalars_.data, 1, 0, from, rows, scalars_.columns, scalars_.column_stride, scalars, 0, packed_row_.data()});
+    }
+    for (int64_t i = 0; i < rows; ++i) from[i] = order[i] * vectors_.row_stride;
+    const int64_t bytes = vectors_.type == ElementType::float64 ? 8 : vectors_.type == ElementType::float32 ? 4 : 2;
+    for (int64_t b = 0; b < chunk.num_blocks; ++b) {
+      const ProductBlock& block = chunk.blocks[b];
+      const char* const data =
+          static_cast<const char*>(vectors_.data) + first_column[b] * vectors_.column_stride * bytes;
+      kernels().pack_lines[static_cast<int>(vectors_.type)]({data, vectors_.column_stride, 0, from, rows, 1,
+                                                             block.width, block.lanes, panels + block.panel,
+                                                             packed_place_[block.lanes == lanes() ? 0 : 1].data()});
+    }
+    chunk.scalars = scalars_.data == nullptr ? &kOne : scalars;
+    chunk.line_offset = &kNoOffset;
+    chunk.lines = 1;
+    chunk.width = rows;
+    chunk.step = scalars_.data == nullptr ? 0 : pitch_;
+  }
+
+ private:
+  static int64_t lanes() { return 2 * kernels().vector_bytes / static_cast<int64_t>(sizeof(T)); }
+  int64_t rows_of(int64_t unit) const {
+    return begins_[static_cast<size_t>(unit) + 1] - begins_[static_cast<size_t>(unit)];
+  }
+
+  Matrix scalars_;
+  Matrix vectors_;
+  const int64_t* order_;
+  const std::vector<int64_t>& begins_;
+  int64_t most_places_ = 0;
+  int64_t pitch_ = 0;
+  std::vector<int64_t> row_offset_;
+  std::vector<int64_t> packed_row_;
+  std::vector<int64_t> packed_place_[2];
+};
+
+/// Rows ordered by class and sample, and the runs of rows that are a sample's.
+struct Ordered {
+  PairedRows rows;
+  std::vector<int64_t> sample_begins;  ///< and the end
+  int64_t longest_sample = 0;
+};
+
+Ordered order_rows(const Matrix& inputs, const Matrix& grad_outputs, const Samples& samples, SortedRows& sorted) {
+  Ordered ordered{
+      {inputs, grad_outputs, sorted.order.get(), {}, {}, 0, static_cast<int64_t>(sorted.present.size())}, {}, 0};
+  PairedRows& rows = ordered.rows;
+  const auto sample = [&](int64_t row) { return samples.data[row * samples.stride]; };
+  int64_t index = 0, unit = -1;
+  for (const SortedRows::Class& c : sorted.present) {
+    int64_t* const begin = sorted.order.get() + c.begin;
+    int64_t* const end = begin + c.count;
+    if (samples.data != nullptr) {
+      const auto before = [&](int64_t a, int64_t b) { return sample(a) < sample(b); };
+      if (!std::is_sorted(begin, end, before)) std::stable_sort(begin, end, before);
+    }
+    for (const int64_t* row = begin; row != end; ++row) {
+      if (row == begin || samples.data == nullptr || sample(row[0]) != sample(row[-1])) {
+        ordered.sample_begins.push_back(row - sorted.order.get());
+        ++unit;
+      }
+      rows.class_index.push_back(index);
+      rows.unit.push_back(unit);
+    }
+    ++index;
+  }
+  rows.rows = static_cast<int64_t>(rows.unit.size());
+  ordered.sample_begins.push_back(rows.rows);
+  for (size_t u = 0; u + 1 < ordered.sample_begins.size(); ++u) {
+    ordered.longest_sample = std::max(ordered.longest_sample, ordered.sample_begins[u + 1] - ordered.sample_begins[u]);
+  }
+  return ordered;
+}
+
+/// Runs of at most kChunkRows rows of one class, and the end.
+std::vector<int64_t> cut_classes(const SortedRows& sorted) {
+  std::vector<int64_t> begins;
+  for (const SortedRows::Class& c : sorted.present) {
+    for (int64_t done = 0; done < c.count; done += kChunkRows) begins.push_back(c.begin + done);
+  }
+  begins.push_back(sorted.present.back().begin + sorted.present.back().count);
+  return begins;
+}
+
+/// What the ways cost, in multiply-adds of a core at full speed. Counted: multiply-adds; measured: what a tile of 6 x
+/// 16 costs beside them (adding it to the class's sum, squaring it), how much slower dot products are (4 x 3 tiles,
+/// sums across lanes), and passes over memory.
+struct Costs {
+  double gram, direct, sample;
+};
+
+Costs count_costs(const Ordered& ordered, bool weight, bool norms) {
+  constexpr double kTile = 700;     // of a product, beside its multiply-adds
+  constexpr double kDot = 1.3;      // of a multiply-add of a dot product
+  constexpr double kShortDot = 40;  // of a dot product, beside its multiply-adds
+  constexpr double kPacked = 8;     // of a number packed, or of a sum written and read
+  const double rows = static_cast<double>(ordered.rows.rows), classes = static_cast<double>(ordered.rows.classes);
+  const double samples = static_cast<double>(ordered.sample_begins.size() - 1);
+  const double inputs = weight ? static_cast<double>(ordered.rows.inputs.columns) : 1;
+  const double outputs = static_cast<double>(ordered.rows.grad_outputs.columns);
+  const double read = inputs + outputs, size = inputs * outputs;
+  const auto pairs = [&](double count) { return count * ((read * kDot) + 2 * kShortDot); };
+  const double common =
+      rows * size + kPacked * rows * read + size * (classes * (classes + 1) / 2 * kDot + kPacked * (classes + 4));
+  const double tiles = std::max(1.0, size / 96);
+  const double chunks = classes + rows / static_cast<double>(kChunkRows);
+  const double within = rows * static_cast<double>(ordered.longest_sample + 1) / 2;
+  return {
+      pairs(rows * (rows + 48) / 2),
+      common + chunks * tiles * kTile + (norms ? pairs(within) : 0),
+      common + samples * tiles * kTile,
+  };
+}
+
+template <class T>
+void add_products(const Ordered& ordered, const SortedRows& sorted, bool by_sample, bool weight, double* gram,
+                  double* norms, int threads) {
+  const PairedRows& rows = ordered.rows;
+  const std::vector<int64_t> class_begins = by_sample ? std::vector<int64_t>() : cut_classes(sorted);
+  const std::vector<int64_t>& begins = by_sample ? ordered.sample_begins : class_begins;
+  const int64_t num_units = static_cast<int64_t>(begins.size()) - 1;
+  std::vector<ProductUnit> units;
+  units.reserve(static_cast<size_t>(num_units));
+  for (size_t u = 0; u + 1 < begins.size(); ++u) {
+    units.push_back({rows.class_index[static_cast<size_t>(begins[u])], begins[u + 1] - begins[u]});
+  }
+  std::vector<double> squares(by_sample && norms != nullptr ? static_cast<size_t>(num_units) : 0);
+  // V gets the matrix whose columns fill its panels better: the two may change places, for a product's norm and inner
+  // products do not depend on which is which.
+  const int64_t half = kernels().vector_bytes / static_cast<int64_t>(sizeof(T));
+  const auto filled = [&](const Matrix& m) {
+    return static_cast<double>(m.columns) / static_cast<double>((m.columns + half - 1) / half * half);
+  };
+  Matrix scalars = rows.inputs, vectors = rows.grad_outputs;
+  if (!weight) {
+    scalars = {nullptr, vectors.type, vectors.rows, 1, 0, 0};
+  } else if (filled(scalars) > filled(vectors)) {
+    std::swap(scalars, vectors);
+  }
+  const RowPlaces<T> source(scalars, vectors, rows.order, begins);
+  add_class_products<T>(source, {1, scalars.columns, vectors.columns, false}, units, rows.classes, gram,
+                        squares.empty() ? nullptr : squares.data(), threads);
+  for (size_t u = 0; u < squares.size(); ++u) norms[units[u].class_index] += squares[u];
+}
+
+}  // namespace
+
+int64_t class_gram_rows(const Matrix& inputs, const Matrix& grad_outputs, const Labels& labels, const Samples& samples,
+                        GramWay way, const GramOut& weight, const GramOut& bias, int threads) {
+  SortedRows sorted;
+  std::unique_ptr<int64_t[]> count(new int64_t[static_cast<size_t>(labels.num_classes)]());
+  const int64_t bad_row = sort_rows(labels, grad_outputs.rows, count.get(), sorted);
+  if (bad_row != kAllLabelsGood || sorted.present.empty()) return bad_row;
+  const Ordered ordered = order_rows(inputs, grad_outputs, samples, sorted);
+  const bool norms = (weight.gram != nullptr ? weight : bias).sample_norm_sq != nullptr;
+  const Costs costs = count_costs(ordered, weight.gram != nullptr, norms);
+  if (way == GramWay::cheapest) {
+    const double least = std::min({costs.gram, costs.direct, costs.sample});
+    way = least == costs.gram ? GramWay::gram : least == costs.direct ? GramWay::direct : GramWay::sample;
+  }
+
+  GramResult of_weight(sorted, labels.num_classes, weight), of_bias(sorted, labels.num_classes, bias);
+  if (way == GramWay::gram) {
+    add_pairs_of_rows(ordered.rows, {of_weight.gram(), of_weight.norms()}, {of_bias.gram(), of_bias.norms()}, threads);
+  } else {
+    const bool by_sample = way == GramWay::sample;
+    const auto products = inputs.type == ElementType::float64 ? add_products<double> : add_products<float>;
+    if (weight.gram != nullptr) {
+      products(ordered, sorted, by_sample, true, of_weight.gram(), of_weight.norms(), threads);
+    }
+    if (bias.gram != nullptr) products(ordered, sorted, by_sample, false, of_bias.gram(), of_bias.norms(), threads);
+    if (!by_sample && norms) add_pairs_within_samples(ordered.rows, of_weight.norms(), of_bias.norms(), threads);
+  }
+  of_weight.store();
+  of_bias.store();
+  return kAllLabelsGood;
+}
+
+}  // namespace imbdyn
