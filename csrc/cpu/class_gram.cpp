@@ -40,6 +40,7 @@ class RowPlaces final : public PlaceSource<T> {
 
   const int64_t* row_offset() const override { return row_offset_.data(); }
   int64_t most_places() const override { return most_places_; }
+  int64_t least_columns() const override { return 128; }
   int64_t place_scalars(ProductBlock*, const int64_t*, int64_t) const override {
     return scalars_.data == nullptr ? 0 : most_places_ * pitch_;
   }

@@ -110,6 +110,10 @@ class ImagePlaces final : public PlaceSource<T> {
 
   const int64_t* row_offset() const override { return row_offset_.data(); }
   int64_t most_places() const override { return chunk_lines_ * width_; }
+  int64_t least_columns() const override {
+    // A number of S serves as many multiply-adds as there are columns and taps.
+    return depthwise_ ? 1 : std::max<int64_t>(1, 128 * in_group_ / static_cast<int64_t>(row_offset_.size()));
+  }
   int64_t chunks(int64_t) const override {
     return (static_cast<int64_t>(scalar_line_.size()) + chunk_lines_ - 1) / chunk_lines_;
   }

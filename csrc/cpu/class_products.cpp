@@ -10,8 +10,11 @@
 namespace imbdyn {
 namespace {
 
-// Bytes that the classes' sums may take at once; a larger product is made a slice at a time.
+// Bytes that the classes' sums may take at once; a larger product is made a slice of columns at a time. Slices are
+// rather cut so that the sums stay in the third-level cache and in memory that the allocator has at hand, as long as
+// packing S once more for each does not cost more.
 constexpr int64_t kScratchBytes = int64_t{1} << 26;
+constexpr int64_t kCachedBytes = int64_t{1} << 23;
 // Multiply-adds below which waking a thread costs more than it saves.
 constexpr int64_t kProductsPerThread = 400'000;
 // Ranges of units for each thread: more even out what threads lose to others, and each may cost a sum of its own.
@@ -109,6 +112,11 @@ void add_class_products(const PlaceSource<T>& source, const ProductShape& shape,
   const int64_t sums = classes + num_ranges;
   const int64_t room = std::max<int64_t>(1, kScratchBytes / static_cast<int64_t>(sizeof(T)) / sums);
   const int64_t most_rows = std::min(shape.rows, std::max<int64_t>(kProductRows, room / lanes));
+  const int64_t cached = kCachedBytes / static_cast<int64_t>(sizeof(T)) / sums / most_rows;
+  const int64_t all_columns = shape.columns * shape.groups;
+  const int64_t most_columns = std::min(room / most_rows, std::max(source.least_columns(), cached));
+  const int64_t slices = (all_columns + std::max<int64_t>(1, most_columns) - 1) / std::max<int64_t>(1, most_columns);
+  const int64_t slice_columns = round_up((all_columns + slices - 1) / slices, lanes);
   std::vector<double> part_squares(squares == nullptr ? 0 : static_cast<size_t>(parts * num_units));
   std::unique_ptr<T[]> sum;
   int64_t sum_size = 0;
@@ -121,8 +129,7 @@ void add_class_products(const PlaceSource<T>& source, const ProductShape& shape,
       panels_size += block.lanes * source.most_places();
       width += block.width;
       ++end_block;
-    } while (end_block < num_blocks &&
-             (width + columns.blocks[static_cast<size_t>(end_block)].width) * most_rows <= room);
+    } while (end_block < num_blocks && width + columns.blocks[static_cast<size_t>(end_block)].width <= slice_columns);
     ProductBlock* const blocks = columns.blocks.data() + first_block;
     const int64_t* const first_column = columns.first.data() + first_block;
     const int64_t scalars_size = source.place_scalars(blocks, first_column, end_block - first_block);

@@ -34,6 +34,8 @@ class PlaceSource {
   virtual const int64_t* row_offset() const = 0;
   /// Most places of one chunk: a panel has room for so many.
   virtual int64_t most_places() const = 0;
+  /// Columns below which packing S again for a slice of them costs more than it saves.
+  virtual int64_t least_columns() const = 0;
   /// Numbers that S takes where it has to be packed for these blocks (zeroed once), else 0. Sets their `scalars`.
   virtual int64_t place_scalars(ProductBlock* blocks, const int64_t* first_column, int64_t num_blocks) const = 0;
   virtual int64_t chunks(int64_t unit) const = 0;

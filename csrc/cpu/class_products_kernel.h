@@ -25,22 +25,23 @@ inline void multiply_add(const T* s, const Vector<T> (&v)[V], Vector<T> (&acc)[V
   }
 }
 
-/// One tile: M rows of S by the V vectors of a panel.
+/// One tile: M rows of S by the V vectors of a panel. Adds its squares to `squares`, by lanes.
 template <bool kElementwise, class T, int M, int V>
-void product_tile(const ProductsChunk& chunk, const ProductBlock& block, int64_t first_row) {
+void product_tile(const ProductsChunk& chunk, const ProductBlock& block, int64_t first_row, double* squares) {
+  // Where S lies in panels, offsets count panel rows.
+  constexpr int64_t kScale = kElementwise ? V * kVectorLanes<T> : 1;
+  const T* row[M];
+  for (int m = 0; m < M; ++m) {
+    row[m] = static_cast<const T*>(chunk.scalars) + block.scalars + chunk.row_offset[first_row + m] * kScale;
+  }
   Vector<T> acc[M][V];
   for (int m = 0; m < M; ++m) {
     for (int n = 0; n < V; ++n) acc[m][n] = Vector<T>{};
   }
   const T* panel = static_cast<const T*>(chunk.panels) + block.panel;
-  const T* const base = static_cast<const T*>(chunk.scalars) + block.scalars;
-  // Where S lies in panels, offsets count panel rows.
-  constexpr int64_t kScale = kElementwise ? V * kVectorLanes<T> : 1;
   const int64_t width = chunk.width, step = chunk.step * kScale;
   for (int64_t line = 0; line < chunk.lines; ++line) {
-    const T* row[M];
-    for (int m = 0; m < M; ++m) row[m] = base + (chunk.line_offset[line] + chunk.row_offset[first_row + m]) * kScale;
-    int64_t at = 0;
+    int64_t at = chunk.line_offset[line] * kScale;
     for (int64_t x = 0; x < width; ++x) {
       Vector<T> v[V];
       for (int n = 0; n < V; ++n) v[n] = load(panel + n * kVectorLanes<T>);
@@ -67,15 +68,15 @@ void product_tile(const ProductsChunk& chunk, const ProductBlock& block, int64_t
       return;
     }
     if (chunk.squares != nullptr) {
-      Vector<T> squares[V];
-      for (int n = 0; n < V; ++n) squares[n] = acc[0][n] * acc[0][n];
+      Vector<T> sum_of_squares[V];
+      for (int n = 0; n < V; ++n) sum_of_squares[n] = acc[0][n] * acc[0][n];
       for (int m = 1; m < M; ++m) {
-        for (int n = 0; n < V; ++n) squares[n] += acc[m][n] * acc[m][n];
+        for (int n = 0; n < V; ++n) sum_of_squares[n] += acc[m][n] * acc[m][n];
       }
-      for (int n = 1; n < V; ++n) squares[0] += squares[n];
-      double total = 0;
-      for (int i = 0; i < kVectorLanes<T>; ++i) total += static_cast<double>(squares[0][i]);
-      *chunk.squares += total;
+      for (int n = 1; n < V; ++n) sum_of_squares[0] += sum_of_squares[n];
+      T lanes[kVectorLanes<T>];
+      store<T>(sum_of_squares[0], lanes);
+      for (int i = 0; i < kVectorLanes<T>; ++i) squares[i] += static_cast<double>(lanes[i]);
     }
     if (!chunk.fresh) {
       for (int m = 0; m < M; ++m) {
@@ -93,7 +94,7 @@ void product_tile(const ProductsChunk& chunk, const ProductBlock& block, int64_t
   for (int m = 0; m < M; ++m) {
     for (int n = 0; n < V; ++n) store<T>(acc[m][n], &tile[m][n * kVectorLanes<T>]);
   }
-  double squares = 0;
+  double sum_of_squares = 0;
   for (int m = 0; m < M; ++m) {
     T* const to_partial = partial + m * block.width;
     T* const to_sum = sum + m * block.width;
@@ -104,22 +105,22 @@ void product_tile(const ProductsChunk& chunk, const ProductBlock& block, int64_t
         to_partial[n] = t;
         continue;
       }
-      squares += static_cast<double>(t) * static_cast<double>(t);
+      sum_of_squares += static_cast<double>(t) * static_cast<double>(t);
       to_sum[n] = chunk.fresh ? t : to_sum[n] + t;
     }
   }
-  if (chunk.last && chunk.squares != nullptr) *chunk.squares += squares;
+  if (chunk.last) squares[0] += sum_of_squares;
 }
 
 template <bool kElementwise, class T, int V>
-void product_rows(const ProductsChunk& chunk, const ProductBlock& block, int64_t row, int64_t count) {
+void product_rows(const ProductsChunk& chunk, const ProductBlock& block, int64_t row, int64_t count, double* squares) {
   switch (count) {
-    case 1: return product_tile<kElementwise, T, 1, V>(chunk, block, row);
-    case 2: return product_tile<kElementwise, T, 2, V>(chunk, block, row);
-    case 3: return product_tile<kElementwise, T, 3, V>(chunk, block, row);
-    case 4: return product_tile<kElementwise, T, 4, V>(chunk, block, row);
-    case 5: return product_tile<kElementwise, T, 5, V>(chunk, block, row);
-    default: return product_tile<kElementwise, T, 6, V>(chunk, block, row);
+    case 1: return product_tile<kElementwise, T, 1, V>(chunk, block, row, squares);
+    case 2: return product_tile<kElementwise, T, 2, V>(chunk, block, row, squares);
+    case 3: return product_tile<kElementwise, T, 3, V>(chunk, block, row, squares);
+    case 4: return product_tile<kElementwise, T, 4, V>(chunk, block, row, squares);
+    case 5: return product_tile<kElementwise, T, 5, V>(chunk, block, row, squares);
+    default: return product_tile<kElementwise, T, 6, V>(chunk, block, row, squares);
   }
 }
 
@@ -127,22 +128,27 @@ template <bool kElementwise, class T>
 void class_products_kernel(const ProductsChunk& chunk) {
   // Tiles of nearly one height: 16 rows are 6 + 5 + 5.
   const int64_t tiles = (chunk.rows + kProductRows - 1) / kProductRows;
+  double squares[kVectorLanes<T>] = {};
   for (int64_t b = 0; b < chunk.num_blocks; ++b) {
     const ProductBlock& block = chunk.blocks[b];
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t row = chunk.first_row + chunk.rows * tile / tiles;
       const int64_t count = chunk.first_row + chunk.rows * (tile + 1) / tiles - row;
       if (block.lanes == 2 * kVectorLanes<T>) {
-        product_rows<kElementwise, T, 2>(chunk, block, row, count);
+        product_rows<kElementwise, T, 2>(chunk, block, row, count, squares);
       } else {
-        product_rows<kElementwise, T, 1>(chunk, block, row, count);
+        product_rows<kElementwise, T, 1>(chunk, block, row, count, squares);
       }
     }
   }
+  if (chunk.squares == nullptr) return;
+  for (double sum : squares) *chunk.squares += sum;
 }
 
 /// Products of float32 or float64 that are summed before float64 takes over: the rows of a block stay in the cache.
 constexpr int64_t kDotsLength = 1024;
+/// Rows of b that stay in the first-level cache while rows of a pass by.
+constexpr int64_t kDotsRows = 6;
 
 /// out[i][j] += sum of a[i][k] b[j][k] over `length` k from `begin` on, for M x N pairs of rows.
 template <class T, int M, int N>
@@ -166,12 +172,7 @@ void dots_tile(const DotsBlock& block, int64_t begin, int64_t length, int64_t i,
   }
   for (int m = 0; m < M; ++m) {
     for (int n = 0; n < N; ++n) {
-      T lanes[kVectorLanes<T>];
-      store<T>(acc[m][n], lanes);
-      for (int half = kVectorLanes<T> / 2; half > 0; half /= 2) {
-        for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
-      }
-      T dot = lanes[0];
+      T dot = sum_of_lanes<T>(acc[m][n]);
       for (int64_t tail = k; tail < length; ++tail) dot += a[m][tail] * b[n][tail];
       block.out[(i + m) * block.pitch + j + n] += static_cast<double>(dot);
     }
@@ -179,19 +180,23 @@ void dots_tile(const DotsBlock& block, int64_t begin, int64_t length, int64_t i,
 }
 
 template <class T, int M>
-void dots_rows(const DotsBlock& block, int64_t begin, int64_t length, int64_t i) {
-  int64_t j = block.upper ? i / 3 * 3 : 0;
-  for (; j + 3 <= block.b_rows; j += 3) dots_tile<T, M, 3>(block, begin, length, i, j);
-  for (; j < block.b_rows; ++j) dots_tile<T, M, 1>(block, begin, length, i, j);
+void dots_rows(const DotsBlock& block, int64_t begin, int64_t length, int64_t i, int64_t first_j, int64_t end_j) {
+  int64_t j = first_j;
+  for (; j + 3 <= end_j; j += 3) dots_tile<T, M, 3>(block, begin, length, i, j);
+  for (; j < end_j; ++j) dots_tile<T, M, 1>(block, begin, length, i, j);
 }
 
 template <class T>
 void row_dots_kernel(const DotsBlock& block) {
   for (int64_t begin = 0; begin < block.length; begin += kDotsLength) {
     const int64_t length = block.length - begin < kDotsLength ? block.length - begin : kDotsLength;
-    int64_t i = 0;
-    for (; i + 4 <= block.a_rows; i += 4) dots_rows<T, 4>(block, begin, length, i);
-    for (; i < block.a_rows; ++i) dots_rows<T, 1>(block, begin, length, i);
+    for (int64_t j = 0; j < block.b_rows; j += kDotsRows) {
+      const int64_t end_j = block.b_rows - j < kDotsRows ? block.b_rows : j + kDotsRows;
+      const int64_t end_i = block.upper && end_j < block.a_rows ? end_j : block.a_rows;
+      int64_t i = 0;
+      for (; i + 4 <= end_i; i += 4) dots_rows<T, 4>(block, begin, length, i, j, end_j);
+      for (; i < end_i; ++i) dots_rows<T, 1>(block, begin, length, i, j, end_j);
+    }
   }
 }
 
