@@ -58,16 +58,7 @@ class RowPlaces final : public PlaceSource<T> {
       kernels().copy_lines[static_cast<int>(scalars_.type)](
           {scalars_.data, 1, 0, from, rows, scalars_.columns, scalars_.column_stride, scalars, 0, packed_row_.data()});
     }
-    for (int64_t i = 0; i < rows; ++i) from[i] = order[i] * vectors_.row_stride;
-    const int64_t bytes = vectors_.type == ElementType::float64 ? 8 : vectors_.type == ElementType::float32 ? 4 : 2;
-    for (int64_t b = 0; b < chunk.num_blocks; ++b) {
-      const ProductBlock& block = chunk.blocks[b];
-      const char* const data =
-          static_cast<const char*>(vectors_.data) + first_column[b] * vectors_.column_stride * bytes;
-      kernels().pack_lines[static_cast<int>(vectors_.type)]({data, vectors_.column_stride, 0, from, rows, 1,
-                                                             block.width, block.lanes, panels + block.panel,
-                                                             packed_place_[block.lanes == lanes() ? 0 : 1].data()});
-    }
+    pack_vectors(order, rows, first_column, panels, chunk);
     chunk.scalars = scalars_.data == nullptr ? &kOne : scalars;
     chunk.line_offset = &kNoOffset;
     chunk.lines = 1;
@@ -76,6 +67,32 @@ class RowPlaces final : public PlaceSource<T> {
   }
 
  private:
+  void pack_vectors(const int64_t* order, int64_t rows, const int64_t* first_column, T* panels,
+                    const ProductsChunk& chunk) const {
+    const int type = static_cast<int>(vectors_.type);
+    const int64_t bytes = vectors_.type == ElementType::float64 ? 8 : vectors_.type == ElementType::float32 ? 4 : 2;
+    const char* const data = static_cast<const char*>(vectors_.data);
+    // Full panels lie equally far apart: a row is read once from left to right.
+    int64_t full = 0;
+    std::vector<int64_t> column, panel;
+    for (; vectors_.column_stride == 1 && full < chunk.num_blocks && chunk.blocks[full].width == lanes(); ++full) {
+      column.push_back(first_column[full]);
+      panel.push_back(chunk.blocks[full].panel);
+    }
+    for (int64_t i = 0; i < rows && full > 0; ++i) {
+      kernels().copy_lines[type]({data + order[i] * vectors_.row_stride * bytes, 1, 0, column.data(), full, lanes(), 1,
+                                  panels + i * lanes(), 0, panel.data()});
+    }
+    int64_t from[kChunkRows];
+    for (int64_t i = 0; i < rows; ++i) from[i] = order[i] * vectors_.row_stride;
+    for (int64_t b = full; b < chunk.num_blocks; ++b) {
+      const ProductBlock& block = chunk.blocks[b];
+      kernels().pack_lines[type]({data + first_column[b] * vectors_.column_stride * bytes, vectors_.column_stride, 0,
+                                  from, rows, 1, block.width, block.lanes, panels + block.panel,
+                                  packed_place_[block.lanes == lanes() ? 0 : 1].data()});
+    }
+  }
+
   static int64_t lanes() { return 2 * kernels().vector_bytes / static_cast<int64_t>(sizeof(T)); }
   int64_t rows_of(int64_t unit) const {
     return begins_[static_cast<size_t>(unit) + 1] - begins_[static_cast<size_t>(unit)];

@@ -282,7 +282,9 @@ void copy_lines_kernel(const CopiedLines& job) {
     for (int64_t l = 0; l < job.lines; ++l) {
       const T* const from = static_cast<const T*>(job.from) + o * job.from_outer + job.from_offset[l];
       Real<T>* __restrict to = static_cast<Real<T>*>(job.to) + o * job.to_outer + job.to_offset[l];
-      if (job.from_stride == 1) {
+      if (job.from_stride == 1 && job.width == 2 * kVectorLanes<Real<T>>) {
+        for (int i = 0; i < 2 * kVectorLanes<Real<T>>; ++i) to[i] = to_real(from[i]);
+      } else if (job.from_stride == 1) {
         for (int64_t i = 0; i < job.width; ++i) to[i] = to_real(from[i]);
       } else {
         for (int64_t i = 0; i < job.width; ++i) to[i] = to_real(from[i * job.from_stride]);

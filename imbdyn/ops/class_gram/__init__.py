@@ -130,8 +130,7 @@ def class_gram_conv(
         ValueError: if shapes disagree, there is no class or a label is out of range (the message names the image).
         TypeError: if a dtype is wrong.
     """
-    before = check_convolution(inputs, grad_outputs, kernel_size, stride, padding, dilation, groups)
-    check_rows("inputs", inputs[(..., *[0] * (inputs.dim() - 2))], labels)
+    before = check_convolution(inputs, grad_outputs, labels, kernel_size, stride, padding, dilation, groups)
     check_num_classes(num_classes)
     return ClassGram(
         *torch.ops.imbdyn.class_gram_conv(
@@ -150,9 +149,7 @@ def class_gram_conv(
     )
 
 
-def _check(
-    inputs: Tensor, grad_outputs: Tensor, labels: Tensor, num_classes: int, samples: Tensor | None
-) -> None:
+def _check(inputs: Tensor, grad_outputs: Tensor, labels: Tensor, num_classes: int, samples: Tensor | None) -> None:
     check_rows("inputs", inputs, labels)
     check_rows("grad_outputs", grad_outputs, labels)
     check_num_classes(num_classes)
@@ -164,7 +161,9 @@ def _check(
         raise TypeError(f"samples must be int64, got {samples.dtype}")
 
 
-def _fake(inputs: Tensor, _grad_outputs: Tensor, _labels: Tensor, num_classes: int, *_: object) -> tuple[Tensor, Tensor]:
+def _fake(
+    inputs: Tensor, _grad_outputs: Tensor, _labels: Tensor, num_classes: int, *_: object
+) -> tuple[Tensor, Tensor]:
     return (
         inputs.new_empty((num_classes, num_classes), dtype=torch.float64),
         inputs.new_empty(num_classes, dtype=torch.float64),

@@ -14,6 +14,7 @@ Padding = Sequence[int] | Sequence[tuple[int, int]]
 def check_convolution(
     inputs: Tensor,
     grad_outputs: Tensor,
+    labels: Tensor,
     kernel_size: Sequence[int],
     stride: Sequence[int],
     padding: Padding,
@@ -38,6 +39,10 @@ def check_convolution(
         raise TypeError(f"inputs must have a floating dtype, got {inputs.dtype}")
     if inputs.dtype != grad_outputs.dtype:
         raise TypeError(f"inputs and grad_outputs need one dtype, got {inputs.dtype} and {grad_outputs.dtype}")
+    if labels.dtype != torch.int64:
+        raise TypeError(f"labels must be int64, got {labels.dtype}")
+    if labels.dim() != 1 or labels.shape[0] != inputs.shape[0]:
+        raise ValueError(f"labels must be [U] with U={inputs.shape[0]} as in inputs, got {tuple(labels.shape)}")
     for name, numbers in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)):
         if len(numbers) != dimensions or min(numbers) < 1:
             raise ValueError(f"{name} must have a positive number for each of {dimensions} dimensions, got {numbers}")
@@ -60,11 +65,11 @@ def check_convolution(
     return [before for before, _ in pairs]
 
 
-def reached(out: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> list[int]:
+def reached(
+    out: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> list[int]:
     """Return the size of the padded input that places `out` reach, by dimension."""
-    return [
-        (o - 1) * s + (k - 1) * d + 1 for o, k, s, d in zip(out, kernel_size, stride, dilation, strict=True)
-    ]
+    return [(o - 1) * s + (k - 1) * d + 1 for o, k, s, d in zip(out, kernel_size, stride, dilation, strict=True)]
 
 
 def pad_reached(
