@@ -164,14 +164,14 @@ struct Costs {
   double gram, direct, sample;
 };
 
-Costs count_costs(const Ordered& ordered, bool weight, bool norms) {
+Costs count_costs(const Ordered& ordered, bool norms) {
   constexpr double kTile = 700;     // of a product, beside its multiply-adds
   constexpr double kDot = 1.3;      // of a multiply-add of a dot product
   constexpr double kShortDot = 40;  // of a dot product, beside its multiply-adds
   constexpr double kPacked = 8;     // of a number packed, or of a sum written and read
   const double rows = static_cast<double>(ordered.rows.rows), classes = static_cast<double>(ordered.rows.classes);
   const double samples = static_cast<double>(ordered.sample_begins.size() - 1);
-  const double inputs = weight ? static_cast<double>(ordered.rows.inputs.columns) : 1;
+  const double inputs = static_cast<double>(ordered.rows.inputs.columns);
   const double outputs = static_cast<double>(ordered.rows.grad_outputs.columns);
   const double read = inputs + outputs, size = inputs * outputs;
   const auto pairs = [&](double count) { return count * ((read * kDot) + 2 * kShortDot); };
@@ -187,35 +187,58 @@ Costs count_costs(const Ordered& ordered, bool weight, bool norms) {
   };
 }
 
+/// Sums of one parameter, by unit and by class.
+struct Wanted {
+  double* gram;
+  double* norms;
+  std::vector<double> squares;
+
+  Wanted(GramResult& result, bool by_sample, size_t units)
+      : gram(result.gram()), norms(by_sample ? result.norms() : nullptr), squares(norms == nullptr ? 0 : units) {}
+
+  ProductSums sums() { return {gram, norms == nullptr ? nullptr : squares.data()}; }
+
+  void store(const std::vector<ProductUnit>& units) const {
+    for (size_t u = 0; u < squares.size(); ++u) norms[units[u].class_index] += squares[u];
+  }
+};
+
 template <class T>
-void add_products(const Ordered& ordered, const SortedRows& sorted, bool by_sample, bool weight, double* gram,
-                  double* norms, int threads) {
+void add_products(const Ordered& ordered, const SortedRows& sorted, bool by_sample, GramResult& weight,
+                  GramResult& bias, int threads) {
   const PairedRows& rows = ordered.rows;
   const std::vector<int64_t> class_begins = by_sample ? std::vector<int64_t>() : cut_classes(sorted);
   const std::vector<int64_t>& begins = by_sample ? ordered.sample_begins : class_begins;
-  const int64_t num_units = static_cast<int64_t>(begins.size()) - 1;
   std::vector<ProductUnit> units;
-  units.reserve(static_cast<size_t>(num_units));
+  units.reserve(begins.size() - 1);
   for (size_t u = 0; u + 1 < begins.size(); ++u) {
     units.push_back({rows.class_index[static_cast<size_t>(begins[u])], begins[u + 1] - begins[u]});
   }
-  std::vector<double> squares(by_sample && norms != nullptr ? static_cast<size_t>(num_units) : 0);
+  Wanted of_weight(weight, by_sample, units.size()), of_bias(bias, by_sample, units.size());
   // V gets the matrix whose columns fill its panels better: the two may change places, for a product's norm and inner
   // products do not depend on which is which.
   const int64_t half = kernels().vector_bytes / static_cast<int64_t>(sizeof(T));
   const auto filled = [&](const Matrix& m) {
     return static_cast<double>(m.columns) / static_cast<double>((m.columns + half - 1) / half * half);
   };
-  Matrix scalars = rows.inputs, vectors = rows.grad_outputs;
-  if (!weight) {
-    scalars = {nullptr, vectors.type, vectors.rows, 1, 0, 0};
-  } else if (filled(scalars) > filled(vectors)) {
-    std::swap(scalars, vectors);
+  const Matrix& inputs = rows.inputs;
+  const Matrix& grads = rows.grad_outputs;
+  const Matrix ones{nullptr, grads.type, grads.rows, 1, 0, 0};
+  const auto multiply = [&](const Matrix& scalars, const Matrix& vectors, const ProductSums& to,
+                            const ProductSums& plain) {
+    const RowPlaces<T> source(scalars, vectors, rows.order, begins);
+    add_class_products<T>(source, {1, scalars.columns, vectors.columns, false}, units, rows.classes, to, plain,
+                          threads);
+  };
+  const ProductSums none{nullptr, nullptr};
+  if (inputs.columns > 0 && filled(inputs) <= filled(grads)) {
+    multiply(inputs, grads, of_weight.sums(), of_bias.sums());
+  } else {
+    multiply(grads, inputs, of_weight.sums(), none);
+    if (of_bias.gram != nullptr) multiply(ones, grads, of_bias.sums(), none);
   }
-  const RowPlaces<T> source(scalars, vectors, rows.order, begins);
-  add_class_products<T>(source, {1, scalars.columns, vectors.columns, false}, units, rows.classes, gram,
-                        squares.empty() ? nullptr : squares.data(), threads);
-  for (size_t u = 0; u < squares.size(); ++u) norms[units[u].class_index] += squares[u];
+  of_weight.store(units);
+  of_bias.store(units);
 }
 
 }  // namespace
@@ -227,8 +250,8 @@ int64_t class_gram_rows(const Matrix& inputs, const Matrix& grad_outputs, const 
   const int64_t bad_row = sort_rows(labels, grad_outputs.rows, count.get(), sorted);
   if (bad_row != kAllLabelsGood || sorted.present.empty()) return bad_row;
   const Ordered ordered = order_rows(inputs, grad_outputs, samples, sorted);
-  const bool norms = (weight.gram != nullptr ? weight : bias).sample_norm_sq != nullptr;
-  const Costs costs = count_costs(ordered, weight.gram != nullptr, norms);
+  const bool norms = weight.sample_norm_sq != nullptr;
+  const Costs costs = count_costs(ordered, norms);
   if (way == GramWay::cheapest) {
     const double least = std::min({costs.gram, costs.direct, costs.sample});
     way = least == costs.gram ? GramWay::gram : least == costs.direct ? GramWay::direct : GramWay::sample;
@@ -240,10 +263,7 @@ int64_t class_gram_rows(const Matrix& inputs, const Matrix& grad_outputs, const 
   } else {
     const bool by_sample = way == GramWay::sample;
     const auto products = inputs.type == ElementType::float64 ? add_products<double> : add_products<float>;
-    if (weight.gram != nullptr) {
-      products(ordered, sorted, by_sample, true, of_weight.gram(), of_weight.norms(), threads);
-    }
-    if (bias.gram != nullptr) products(ordered, sorted, by_sample, false, of_bias.gram(), of_bias.norms(), threads);
+    products(ordered, sorted, by_sample, of_weight, of_bias, threads);
     if (!by_sample && norms) add_pairs_within_samples(ordered.rows, of_weight.norms(), of_bias.norms(), threads);
   }
   of_weight.store();

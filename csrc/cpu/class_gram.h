@@ -25,8 +25,8 @@ struct Samples {
   int64_t stride;
 };
 
-/// Of a layer's weight, grad_outputs^T inputs, and of its bias, the sum of grad_outputs. Both matrices have one element
-/// type. Returns kAllLabelsGood, or the first row whose label is bad (then nothing is written).
+/// Of a layer's weight, grad_outputs^T inputs (always wanted), and of its bias, the sum of grad_outputs. Both matrices
+/// have one element type. Returns kAllLabelsGood, or the first row whose label is bad (then nothing is written).
 int64_t class_gram_rows(const Matrix& inputs, const Matrix& grad_outputs, const Labels& labels, const Samples& samples,
                         GramWay way, const GramOut& weight, const GramOut& bias, int threads);
 

@@ -214,8 +214,8 @@ void add_products(const Images& inputs, const Images& grads, const Convolution& 
     units.insert(units.end(), static_cast<size_t>(c.count), {index++, places});
   }
   std::vector<double> squares(norms == nullptr ? 0 : units.size());
-  add_class_products<T>(source, source.shape(), units, static_cast<int64_t>(sorted.present.size()), gram,
-                        norms == nullptr ? nullptr : squares.data(), threads);
+  add_class_products<T>(source, source.shape(), units, static_cast<int64_t>(sorted.present.size()),
+                        {gram, norms == nullptr ? nullptr : squares.data()}, {nullptr, nullptr}, threads);
   for (size_t u = 0; u < squares.size(); ++u) norms[units[u].class_index] += squares[u];
 }
 

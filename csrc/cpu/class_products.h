@@ -45,14 +45,20 @@ class PlaceSource {
                     ProductsChunk& chunk) const = 0;
 };
 
-/// gram [classes, classes] += the inner products of the classes' sums; `squares` [units] += the squared norm of each
-/// unit's product, unless null.
+/// What units and classes add up to.
+struct ProductSums {
+  double* gram;     ///< [classes, classes], added to; null: the product is not wanted
+  double* squares;  ///< [units], added to; null: not wanted
+};
+
+/// gram [classes, classes] += the inner products of the classes' sums; squares [units] += the squared norm of each
+/// unit's product. `plain` is the same with a single row of ones for S: the sums of V's columns, made from the same
+/// panels.
 ///
 /// Bound by multiply-adds: places rows columns groups, and half of classes^2 for each element of a product. Bitwise
-/// repeatable for a number of threads. Memory: at most kScratchBytes for the sums, one packed unit and one product a
-/// thread.
+/// repeatable for a number of threads. Memory: at most 64 MiB for the sums, one packed unit and one product a thread.
 template <class T>
 void add_class_products(const PlaceSource<T>& source, const ProductShape& shape, const std::vector<ProductUnit>& units,
-                        int64_t classes, double* gram, double* squares, int threads);
+                        int64_t classes, const ProductSums& products, const ProductSums& plain, int threads);
 
 }  // namespace imbdyn

@@ -167,9 +167,7 @@ void add_pairs_of_rows(const PairedRows& rows, const PairSums& weight, const Pai
   const auto compute = [&](const Pair& pair, BlockDots& dots, PairResult& result) {
     const int64_t a = pair.first * block_rows, b = pair.second * block_rows;
     const int64_t a_rows = std::min(block_rows, rows.rows - a), b_rows = std::min(block_rows, rows.rows - b);
-    if (weight.gram != nullptr) {
-      dots.compute(rows.inputs, rows.order + a, a_rows, rows.order + b, b_rows, dots.inputs);
-    }
+    dots.compute(rows.inputs, rows.order + a, a_rows, rows.order + b, b_rows, dots.inputs);
     dots.compute(rows.grad_outputs, rows.order + a, a_rows, rows.order + b, b_rows, dots.grads);
     const std::vector<Run>& a_runs = runs[static_cast<size_t>(pair.first)];
     const std::vector<Run>& b_runs = runs[static_cast<size_t>(pair.second)];
@@ -186,9 +184,7 @@ void add_pairs_of_rows(const PairedRows& rows, const PairSums& weight, const Pai
         // Of a block with itself each pair is there once, and a row with itself is half a pair.
         const bool diagonal = a == b;
         const int64_t from = diagonal ? i : 0;
-        if (weight.gram != nullptr) {
-          for (int64_t j = from; j < b_rows; ++j) k[j] *= d[j];
-        }
+        for (int64_t j = from; j < b_rows; ++j) k[j] *= d[j];
         const auto fold = [&](const double* value, std::vector<double>& sums, std::vector<double>& norms) {
           for (size_t q = 0; q < b_runs.size(); ++q) {
             double sum = diagonal && q == p ? 0.5 * value[i] : 0;
@@ -199,7 +195,7 @@ void add_pairs_of_rows(const PairedRows& rows, const PairSums& weight, const Pai
             if (b_unit[j] == a_unit[i]) norms[p] += (diagonal && j == i ? 1 : 2) * value[j];
           }
         };
-        if (weight.gram != nullptr) fold(k, result.weight, result.weight_norms);
+        fold(k, result.weight, result.weight_norms);
         if (bias.gram != nullptr) fold(d, result.bias, result.bias_norms);
       }
     }
@@ -260,15 +256,13 @@ void add_pairs_within_samples(const PairedRows& rows, double* weight_norms, doub
       for (int64_t a = begin; a < end; a += kBlockRows) {
         for (int64_t b = a; b < end; b += kBlockRows) {
           const int64_t a_rows = std::min(kBlockRows, end - a), b_rows = std::min(kBlockRows, end - b);
-          if (weight_norms != nullptr) {
-            dots.compute(rows.inputs, rows.order + a, a_rows, rows.order + b, b_rows, dots.inputs);
-          }
+          dots.compute(rows.inputs, rows.order + a, a_rows, rows.order + b, b_rows, dots.inputs);
           dots.compute(rows.grad_outputs, rows.order + a, a_rows, rows.order + b, b_rows, dots.grads);
           for (int64_t i = 0; i < a_rows; ++i) {
             for (int64_t j = a == b ? i : 0; j < b_rows; ++j) {
               const double d = (a + i == b + j ? 1 : 2) * dots.grads[i * kBlockRows + j];
               bias[static_cast<size_t>(u)] += d;
-              if (weight_norms != nullptr) weight[static_cast<size_t>(u)] += d * dots.inputs[i * kBlockRows + j];
+              weight[static_cast<size_t>(u)] += d * dots.inputs[i * kBlockRows + j];
             }
           }
         }
@@ -277,7 +271,7 @@ void add_pairs_within_samples(const PairedRows& rows, double* weight_norms, doub
   });
   for (int64_t u = 0; u < units; ++u) {
     const int64_t c = rows.class_index[static_cast<size_t>(begins[static_cast<size_t>(u)])];
-    if (weight_norms != nullptr) weight_norms[c] += weight[static_cast<size_t>(u)];
+    weight_norms[c] += weight[static_cast<size_t>(u)];
     if (bias_norms != nullptr) bias_norms[c] += bias[static_cast<size_t>(u)];
   }
 }

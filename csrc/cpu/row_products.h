@@ -27,7 +27,7 @@ struct PairedRows {
 
 /// What pairs of rows add up to, for a layer's weight (a_r . a_s)(d_r . d_s) or its bias d_r . d_s.
 struct PairSums {
-  double* gram;   ///< [classes, classes], added to; null: not wanted
+  double* gram;   ///< [classes, classes], added to; of the bias, null: not wanted
   double* norms;  ///< [classes], pairs within a sample, added to; null: not wanted
 };
 
@@ -36,7 +36,7 @@ struct PairSums {
 /// Bound by multiply-adds, rows^2 (inputs + outputs) / 2. Does not depend on `threads`.
 void add_pairs_of_rows(const PairedRows& rows, const PairSums& weight, const PairSums& bias, int threads);
 
-/// Only the pairs within a sample: what the norms of samples of few rows follow from.
+/// Only the pairs within a sample: what the norms of samples of few rows follow from. `bias_norms` may be null.
 void add_pairs_within_samples(const PairedRows& rows, double* weight_norms, double* bias_norms, int threads);
 
 }  // namespace imbdyn
