@@ -106,9 +106,10 @@ def class_gram_conv(
 ) -> ClassGram:
     """Compute gram[a, b] = <G_a, G_b>_F with G_c the part of a convolution's weight gradient through images of class c.
 
-    G_c[o, i, t] = sum over images u of class c and places p of grad_outputs[u, o, p] inputs[u, i, p stride + t dilation
-    - padding], where inputs are 0 outside of themselves and i counts within o's group. A transposed convolution's weight
-    gradient is that of a convolution whose inputs are its output gradients, and whose output gradients are its inputs.
+    G_c[o, i, t] = sum over images u of class c and places p of
+    grad_outputs[u, o, p] inputs[u, i, p stride + t dilation - padding], where inputs are 0 outside of themselves and i
+    counts within o's group. A transposed convolution's weight gradient is that of a convolution whose inputs are its
+    output gradients, and whose output gradients are its inputs.
 
     Args:
         inputs: [U, C_in, *spatial] with one, two or three spatial dimensions; contiguous or channels_last is fastest.

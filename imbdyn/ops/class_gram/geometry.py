@@ -81,7 +81,8 @@ def pad_reached(
     dilation: Sequence[int],
 ) -> Tensor:
     """Return inputs [U, C, *spatial] with `before` zeros in front, and cut or padded behind to what `out` reaches."""
+    used = reached(out, kernel_size, stride, dilation)
     sides: list[int] = []
-    for size, used, b in zip(inputs.shape[2:], reached(out, kernel_size, stride, dilation), before, strict=True):
-        sides = [b, used - b - size, *sides]
-    return torch.nn.functional.pad(inputs, sides)
+    for size, n, b in zip(inputs.shape[2:], used, before, strict=True):
+        sides = [b, max(0, n - b - size), *sides]
+    return torch.nn.functional.pad(inputs, sides)[(..., *(slice(n) for n in used))]

@@ -41,10 +41,11 @@ def class_gram_conv_portable(
     def weight_gradient(which: Tensor, outputs: slice) -> Tensor:
         x, d = padded[which], grad_outputs[which][:, outputs]
         shape = (d.shape[1], x.shape[1] // groups, *kernel_size)
-        return torch.ops.aten.convolution_backward(
-            d, x, x.new_empty(shape), None, stride, [0] * len(stride), dilation, False, [0] * len(stride), groups,
-            [False, True, False],
-        )[1].flatten()  # fmt: skip
+        nothing = [0] * len(stride)
+        gradient: Tensor = torch.ops.aten.convolution_backward(
+            d, x, x.new_empty(shape), None, stride, nothing, dilation, False, nothing, groups, [False, True, False]
+        )[1]
+        return gradient.flatten()
 
     taps = torch.Size(kernel_size).numel()
     per_output = max(1, present.numel() * taps * inputs.shape[1] // groups)

@@ -53,7 +53,8 @@ def class_gram_conv_reference(
     check_labels(labels, num_classes, ignore_index)
     channels, outputs = inputs.shape[1] // groups, grad_outputs.shape[1] // groups
     size, out = inputs.shape[2:], grad_outputs.shape[2:]
-    reach = [p + n + o * s + k * d for p, n, o, s, k, d in zip(padding, size, out, stride, kernel_size, dilation)]
+    geometry = (padding, size, out, stride, kernel_size, dilation)
+    reach = [p + n + o * s + k * d for p, n, o, s, k, d in zip(*geometry, strict=True)]
     gradient_C = inputs.new_zeros(num_classes, groups, outputs, channels, *kernel_size, dtype=torch.float64)
     sample_norm_sq_C = inputs.new_zeros(num_classes, dtype=torch.float64)
     for x, d, c in zip(inputs.double(), grad_outputs.double(), labels.tolist(), strict=True):
@@ -62,12 +63,12 @@ def class_gram_conv_reference(
         padded = x.new_zeros(x.shape[0], *reach)
         padded[(slice(None), *(slice(p, p + n) for p, n in zip(padding, size, strict=True)))] = x
         gradient = gradient_C.new_zeros(gradient_C.shape[1:])
-        for g, tap in product(range(groups), product(*map(range, kernel_size))):
+        for g, (index, tap) in product(range(groups), enumerate(product(*map(range, kernel_size)))):
             here = [
                 slice(t * step, t * step + n * s, s) for t, step, n, s in zip(tap, dilation, out, stride, strict=True)
             ]
             seen = padded[(slice(g * channels, (g + 1) * channels), *here)].flatten(1)
-            gradient[(g, ..., *tap)] = d[g * outputs : (g + 1) * outputs].flatten(1) @ seen.T
+            gradient[g].flatten(2)[..., index] = d[g * outputs : (g + 1) * outputs].flatten(1) @ seen.T
         gradient_C[c] += gradient
         sample_norm_sq_C[c] += gradient.square().sum()
     flat = gradient_C.flatten(1)
