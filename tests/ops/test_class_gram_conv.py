@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from op_cases import DTYPES, SETTINGS, assert_accurate
 from torch import Tensor
 
-from imbdyn.ops import ClassGram, class_gram, class_gram_conv
+from imbdyn.ops import ClassGram, _extension, class_gram, class_gram_conv
+from imbdyn.ops.class_gram.cpu import sliding_gram, unfolded_gram
 from imbdyn.ops.class_gram.geometry import pad_reached
 from imbdyn.ops.class_gram.portable_convolution import class_gram_conv_portable
 from imbdyn.ops.class_gram.reference import class_gram_conv_reference
@@ -119,8 +120,16 @@ def check(case: Case) -> None:
     if case.dtype == torch.float64:
         length *= 2  # the oracle, which is float64 too, rounds as much
     plain = (gradient @ gradient.T, plain_norms)
-    portable = class_gram_conv_portable(x, d, labels, *arguments, -100)
-    for who, got in (("kernel", run(case, x, d, labels)), ("portable", portable)):
+    results = {
+        "chosen way": run(case, x, d, labels),
+        "portable": class_gram_conv_portable(x, d, labels, *arguments, -100),
+    }
+    if _extension.kernels is not None:
+        geometry = (case.num_classes, case.kernel_size, case.stride, before(case), case.dilation)
+        results["sliding"] = sliding_gram(x, d, labels, *geometry, case.groups, -100, True)
+        if case.groups == 1:
+            results["unfolded"] = unfolded_gram(x, d, labels, *geometry, -100, True)
+    for who, got in results.items():
         magnitudes = (length[:, None] * length, length.square())
         for name, one, expected, rough, magnitude in zip(
             ClassGram._fields, got, oracle, plain, magnitudes, strict=True
@@ -169,6 +178,7 @@ def test_matches_reference(case: Case) -> None:
     check(case)
 
 
+needs_kernel = pytest.mark.skipif(_extension.kernels is None, reason=_extension.why_missing)
 PLAIN = Case((9, 7), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
 
 
@@ -207,12 +217,14 @@ def test_output_gradients_may_cover_a_part(cut: int) -> None:
     check(replace(PLAIN, cut=cut, spatial=(19, 21), stride=(2, 2), kernel_size=(2, 2), padding=((0, 0), (0, 0))))
 
 
+@needs_kernel
 def test_sums_larger_than_the_scratch_memory_match_float64() -> None:
     # 12 classes of 300 * 600 * 9 numbers are 78 MB in float32
     case = replace(PLAIN, spatial=(4, 4), images=24, inputs_per_group=300, outputs_per_group=600, num_classes=12)
     x, d, labels = case.tensors()
-    oracle = run(case, x.double(), d.double(), labels)
-    gram, norms = run(case, x, d, labels)
+    geometry = (12, case.kernel_size, case.stride, before(case), case.dilation)
+    oracle = ClassGram(*sliding_gram(x.double(), d.double(), labels, *geometry, 1, -100, True))
+    gram, norms = sliding_gram(x, d, labels, *geometry, 1, -100, True)
     # float32 products; the largest entries are about 1.6 million * 16 * 5
     torch.testing.assert_close(norms, oracle.sample_norm_sq, rtol=1e-5, atol=0)
     torch.testing.assert_close(gram, oracle.gram, rtol=1e-5, atol=1e2)
@@ -279,9 +291,10 @@ def test_no_images_and_no_places_give_zeros() -> None:
 
 
 def test_bad_label_is_an_error_that_names_the_image() -> None:
-    x = torch.zeros(3, 1, 4)
-    with pytest.raises(ValueError, match=r"^labels\[2\] is 9: a label must be in 0\.\.4"):
-        class_gram_conv(x, x, torch.tensor([0, -100, 9]), 5, [1], stride=[1], padding=[0], dilation=[1])
+    for channels in (1, 200):  # both ways
+        x = torch.zeros(3, channels, 4)
+        with pytest.raises(ValueError, match=r"^labels\[2\] is 9: a label must be in 0\.\.4"):
+            class_gram_conv(x, x, torch.tensor([0, -100, 9]), 5, [1], stride=[1], padding=[0], dilation=[1])
 
 
 @pytest.mark.parametrize(

@@ -93,15 +93,11 @@ torch.save(found, sys.stdout.buffer)
         assert largest_difference(got, results(dtype)) < (1e-14 if dtype == torch.float64 else 1e-6)
 
 
-def test_inputs_are_read_where_they_lie() -> None:
+def test_images_are_read_where_they_lie() -> None:
+    x = torch.randn(4, 3, 50, 50)[:, :, ::2]
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        results()
-    x = torch.randn(4, 3, 5, 5)[:, :, ::2]
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as strided:
         class_gram_conv(x, x, torch.tensor([0, 1, 0, 1]), 2, (1, 1), stride=(1, 1), padding=(0, 0), dilation=(1, 1))
-    made_by_results = sum(event.count for event in profile.key_averages() if event.key == "aten::copy_")
-    assert sum(event.count for event in strided.key_averages() if event.key == "aten::copy_") == 0
-    assert made_by_results < 20  # those of the test's own inputs
+    assert sum(event.count for event in profile.key_averages() if event.key == "aten::copy_") == 0
 
 
 def test_every_dtype_has_a_kernel() -> None:

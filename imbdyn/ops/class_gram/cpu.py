@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from imbdyn.ops import _extension
-from imbdyn.ops._checks import bad_label
+from imbdyn.ops._checks import bad_label, check_labels
 from imbdyn.ops._library import implement, unavailable
 from imbdyn.ops._library import register as register_second
+from imbdyn.ops.class_gram.geometry import pad_reached
 
 #: The ways of csrc/cpu/class_gram.h by name. The cheapest is chosen; benchmarks and tests force the others.
 WAYS = {"cheapest": 0, "gram": 1, "direct": 2, "sample": 3}
@@ -125,6 +128,81 @@ def class_gram_conv_cpu(
     sample_norms: bool = True,
 ) -> tuple[Tensor, ...]:
     """Return (gram, sample_norm_sq); see `imbdyn.ops.class_gram_conv`. `padding` is that before each dimension."""
+    geometry = (kernel_size, stride, padding, dilation)
+    if groups == 1 and _few_places(inputs, grad_outputs, kernel_size):
+        return unfolded_gram(inputs, grad_outputs, labels, num_classes, *geometry, ignore_index, sample_norms)
+    return sliding_gram(inputs, grad_outputs, labels, num_classes, *geometry, groups, ignore_index, sample_norms)
+
+
+def _few_places(inputs: Tensor, grad_outputs: Tensor, kernel_size: list[int]) -> bool:
+    """Return whether pairs of places cost less than products: few images, or small ones with many channels.
+
+    In multiply-adds at full speed, with the constants of csrc/cpu/class_gram.cpp: a product's tile of 6 x 16 costs 700
+    more, a dot product costs 1.3 for each of its multiply-adds and 40 more, and a number unfolded and packed 16.
+    """
+    images, outputs = grad_outputs.shape[:2]
+    columns = inputs.shape[1] * math.prod(kernel_size)
+    places = grad_outputs[0, 0].numel() if images and outputs else 0
+    rows = images * places
+    products = rows * columns * outputs + images * columns * outputs * (700 / 96)
+    return rows * (rows + 48) / 2 * (1.3 * (columns + outputs) + 80) + 16 * rows * (columns + outputs) < products
+
+
+def unfolded_gram(
+    inputs: Tensor,
+    grad_outputs: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    ignore_index: int,
+    sample_norms: bool,
+) -> tuple[Tensor, ...]:
+    """Return (gram, sample_norm_sq) of a convolution by the gram way, over places as rows of unfolded inputs."""
+    check_labels(labels, num_classes, ignore_index)  # here, where a bad one is an image's
+    out = grad_outputs.shape[2:]
+    padded = pad_reached(inputs, out, kernel_size, stride, padding, dilation)
+    steps = padded.stride()[2:]
+    taps = [(k, step * d) for k, step, d in zip(kernel_size, steps, dilation, strict=True)]
+    places = [(n, step * s) for n, step, s in zip(out, steps, stride, strict=True)]
+    axes = [(padded.shape[0], padded.stride(0)), *places, (padded.shape[1], padded.stride(1)), *taps]
+    windows = padded.as_strided([n for n, _ in axes], [step for _, step in axes])
+    count = math.prod(out)
+    samples = torch.arange(len(labels)).repeat_interleave(count)
+    return rows_gram(
+        windows.reshape(len(samples), -1),
+        grad_outputs.movedim(1, -1).reshape(len(samples), -1),
+        labels[samples],
+        num_classes,
+        samples,
+        ignore_index,
+        sample_norms,
+        bias=False,
+        way="gram",
+    )
+
+
+def sliding_gram(
+    inputs: Tensor,
+    grad_outputs: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    ignore_index: int,
+    sample_norms: bool,
+) -> tuple[Tensor, ...]:
+    """Return (gram, sample_norm_sq) of a convolution from the images' weight gradients, without unfolding.
+
+    Raises:
+        ValueError: naming the first image whose label is bad.
+        TypeError: for a dtype that the kernels do not read.
+    """
     _C = _extension.kernels
     assert _C is not None
     results = _results(num_classes, sample_norms)
