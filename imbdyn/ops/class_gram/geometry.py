@@ -85,4 +85,7 @@ def pad_reached(
     sides: list[int] = []
     for size, n, b in zip(inputs.shape[2:], used, before, strict=True):
         sides = [b, max(0, n - b - size), *sides]
-    return torch.nn.functional.pad(inputs, sides)[(..., *(slice(n) for n in used))]
+    padded = torch.nn.functional.pad(inputs, sides)
+    for d, n in enumerate(used):
+        padded = padded.narrow(2 + d, 0, n)
+    return padded
