@@ -136,7 +136,7 @@ def measure(case: Case, seconds: float) -> dict[str, object] | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=0.3, help="time for each shape (default: 0.3)")
+    parser.add_argument("--seconds", type=float, default=0.15, help="time for each shape (default: 0.15)")
     parser.add_argument("--every", type=int, default=1, help="take only every so many-th shape (default: all)")
     parser.add_argument("--json", type=Path, help="also write the times to this file")
     options = parser.parse_args()
