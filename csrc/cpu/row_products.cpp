@@ -237,7 +237,7 @@ void add_pairs_of_rows(const PairedRows& rows, const PairSums& weight, const Pai
 
 void add_pairs_within_samples(const PairedRows& rows, double* weight_norms, double* bias_norms, int threads) {
   threads = useful_threads(threads, rows.rows * (rows.inputs.columns + rows.grad_outputs.columns) * 4);
-  // The rows of whole samples that one task takes, and no more than one block where a sample is larger.
+  // Where each sample's rows begin; a task takes some samples, block by block where one has many rows.
   std::vector<int64_t> begins;
   for (int64_t r = 0; r < rows.rows; ++r) {
     const bool starts = r == 0 || rows.unit[static_cast<size_t>(r)] != rows.unit[static_cast<size_t>(r - 1)];
