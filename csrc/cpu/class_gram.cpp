@@ -18,22 +18,27 @@ namespace {
 // digits.
 constexpr int64_t kChunkRows = 256;
 
-/// Rows of two matrices as places: S is copied row by row, V is cut into panels.
+int64_t bytes_of(ElementType type) { return type == ElementType::float64 ? 8 : type == ElementType::float32 ? 4 : 2; }
+
+/// Rows of two matrices as places, both cut into panels.
 template <class T>
 class RowPlaces final : public PlaceSource<T> {
  public:
   /// `scalars` with no data stands for a column of ones. Units are runs of `order`.
   RowPlaces(const Matrix& scalars, const Matrix& vectors, const int64_t* order, const std::vector<int64_t>& begins)
       : scalars_(scalars), vectors_(vectors), order_(order), begins_(begins) {
-    for (int64_t m = 0; m < scalars.columns; ++m) row_offset_.push_back(m);
     int64_t longest = 0;
     for (size_t u = 0; u + 1 < begins.size(); ++u) longest = std::max(longest, begins[u + 1] - begins[u]);
     most_places_ = std::min(longest, kChunkRows);
-    // An odd number of cache lines: see add_class_products.
-    const int64_t line = 64 / static_cast<int64_t>(sizeof(T));
-    pitch_ = ((scalars.columns + line - 1) / line | 1) * line;
+    // S lies in panels too: rows far apart would take a page of memory each. An odd number of lines: see Sums.
+    const int64_t panel = (most_places_ | 1) * lanes();
+    for (int64_t m = 0; m < scalars.columns; ++m) row_offset_.push_back(m / lanes() * panel + m % lanes());
+    for (int64_t first = 0; first < scalars.columns; first += lanes()) {
+      scalar_column_.push_back(first * scalars.column_stride);
+      scalar_panel_.push_back(first / lanes() * panel);
+    }
+    scalars_size_ = static_cast<int64_t>(scalar_panel_.size()) * panel;
     for (int64_t i = 0; i < most_places_; ++i) {
-      packed_row_.push_back(i * pitch_);
       for (int half = 0; half < 2; ++half) packed_place_[half].push_back(i * (lanes() >> half));
     }
   }
@@ -42,7 +47,7 @@ class RowPlaces final : public PlaceSource<T> {
   int64_t most_places() const override { return most_places_; }
   int64_t least_columns() const override { return 128; }
   int64_t place_scalars(ProductBlock*, const int64_t*, int64_t) const override {
-    return scalars_.data == nullptr ? 0 : most_places_ * pitch_;
+    return scalars_.data == nullptr ? 0 : scalars_size_;
   }
   int64_t chunks(int64_t unit) const override { return (rows_of(unit) + kChunkRows - 1) / kChunkRows; }
 
@@ -52,25 +57,41 @@ class RowPlaces final : public PlaceSource<T> {
     const int64_t rows = std::min(kChunkRows, rows_of(unit) - index * kChunkRows);
     static constexpr int64_t kNoOffset = 0;
     static constexpr T kOne = 1;
-    int64_t from[kChunkRows];
-    if (scalars_.data != nullptr) {
-      for (int64_t i = 0; i < rows; ++i) from[i] = order[i] * scalars_.row_stride;
-      kernels().copy_lines[static_cast<int>(scalars_.type)](
-          {scalars_.data, 1, 0, from, rows, scalars_.columns, scalars_.column_stride, scalars, 0, packed_row_.data()});
-    }
+    if (scalars_.data != nullptr) pack_scalars(order, rows, scalars);
     pack_vectors(order, rows, first_column, panels, chunk);
     chunk.scalars = scalars_.data == nullptr ? &kOne : scalars;
     chunk.line_offset = &kNoOffset;
     chunk.lines = 1;
     chunk.width = rows;
-    chunk.step = scalars_.data == nullptr ? 0 : pitch_;
+    chunk.step = scalars_.data == nullptr ? 0 : lanes();
   }
 
  private:
+  /// A row is read once from left to right; where it is one panel, all rows are one job.
+  void pack_scalars(const int64_t* order, int64_t rows, T* scalars) const {
+    const auto copy = kernels().copy_lines[static_cast<int>(scalars_.type)];
+    const int64_t count = static_cast<int64_t>(scalar_panel_.size());
+    if (count == 1) {
+      int64_t from[kChunkRows];
+      for (int64_t i = 0; i < rows; ++i) from[i] = order[i] * scalars_.row_stride;
+      copy({scalars_.data, 1, 0, from, rows, scalars_.columns, scalars_.column_stride, scalars, 0,
+            packed_place_[0].data()});
+      return;
+    }
+    const int64_t last = scalars_.columns - (count - 1) * lanes();
+    for (int64_t i = 0; i < rows; ++i) {
+      const void* const row =
+          static_cast<const char*>(scalars_.data) + order[i] * scalars_.row_stride * bytes_of(scalars_.type);
+      T* const to = scalars + i * lanes();
+      copy({row, 1, 0, scalar_column_.data(), count - 1, lanes(), scalars_.column_stride, to, 0, scalar_panel_.data()});
+      copy({row, 1, 0, &scalar_column_.back(), 1, last, scalars_.column_stride, to, 0, &scalar_panel_.back()});
+    }
+  }
+
   void pack_vectors(const int64_t* order, int64_t rows, const int64_t* first_column, T* panels,
                     const ProductsChunk& chunk) const {
     const int type = static_cast<int>(vectors_.type);
-    const int64_t bytes = vectors_.type == ElementType::float64 ? 8 : vectors_.type == ElementType::float32 ? 4 : 2;
+    const int64_t bytes = bytes_of(vectors_.type);
     const char* const data = static_cast<const char*>(vectors_.data);
     // Full panels lie equally far apart: a row is read once from left to right.
     int64_t full = 0;
@@ -103,9 +124,10 @@ class RowPlaces final : public PlaceSource<T> {
   const int64_t* order_;
   const std::vector<int64_t>& begins_;
   int64_t most_places_ = 0;
-  int64_t pitch_ = 0;
+  int64_t scalars_size_ = 0;
   std::vector<int64_t> row_offset_;
-  std::vector<int64_t> packed_row_;
+  std::vector<int64_t> scalar_column_;
+  std::vector<int64_t> scalar_panel_;
   std::vector<int64_t> packed_place_[2];
 };
 
