@@ -46,7 +46,12 @@ def _hand_over(
 
 
 def _hand_over_fake(
-    token: Tensor, grad_output: Tensor, tensors: list[Tensor], ints: list[int], watch: int, site: int  # noqa: ARG001
+    token: Tensor,
+    grad_output: Tensor,
+    tensors: list[Tensor],
+    ints: list[int],
+    watch: int,
+    site: int,  # noqa: ARG001
 ) -> None:
     return None
 
