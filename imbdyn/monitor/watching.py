@@ -44,6 +44,7 @@ class Watching:
             batch.paused = True  # the experiment's gradients are nobody's
             try:
                 self._lesson.resolve(output)
+                self._watch.forget_values(self._lesson.ended)
             finally:
                 batch.paused = False
 

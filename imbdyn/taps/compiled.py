@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
+from torch._library.effects import EffectType
 
 from imbdyn.taps.calls import Node
 from imbdyn.taps.uses import Site
@@ -33,7 +34,6 @@ def site_number(key: str, call: Node, names: tuple[tuple[int, str], ...]) -> int
 
 
 def _hand_over(
-    token: Tensor,  # noqa: ARG001 - said to be written, so that the op is neither dropped nor moved
     grad_output: Tensor,
     tensors: list[Tensor],
     ints: list[int],
@@ -46,16 +46,16 @@ def _hand_over(
 
 
 def _hand_over_fake(
-    token: Tensor, grad_output: Tensor, tensors: list[Tensor], ints: list[int], watch: int, site: int  # noqa: ARG001
+    grad_output: Tensor, tensors: list[Tensor], ints: list[int], watch: int, site: int  # noqa: ARG001
 ) -> None:
     return None
 
 
-_LIBRARY.define(
-    "hand_over(Tensor(a!) token, Tensor grad_output, Tensor[] tensors, SymInt[] ints, int watch, int site) -> ()"
-)
+_LIBRARY.define("hand_over(Tensor grad_output, Tensor[] tensors, SymInt[] ints, int watch, int site) -> ()")
 _LIBRARY.impl("hand_over", _hand_over, "CompositeExplicitAutograd")
 torch.library.register_fake("imbdyn::hand_over", _hand_over_fake, lib=_LIBRARY)
+# neither dropped, though nothing comes of it, nor moved before what it reads
+torch.library._register_effectful_op("imbdyn::hand_over", EffectType.ORDERED, lib=_LIBRARY)
 
 
 class CompiledTap(torch.autograd.Function):
@@ -63,10 +63,10 @@ class CompiledTap(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, result: Tensor, token: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor
+        ctx: Any, result: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor
     ) -> Tensor:
         """Return `result` itself."""
-        ctx.save_for_backward(token, *tensors)
+        ctx.save_for_backward(*tensors)
         ctx.watch, ctx.site, ctx.ints = watch, site, ints
         ctx.mark_dirty(result)
         return result
@@ -74,9 +74,9 @@ class CompiledTap(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:  # type: ignore[override]
         """Hand over, and let the gradient pass."""
-        token, *tensors = ctx.saved_tensors
-        torch.ops.imbdyn.hand_over(token, grad_output, tensors, list(ctx.ints), ctx.watch, ctx.site)
-        return (grad_output, None, None, None, None, *[None for _ in tensors])
+        tensors = ctx.saved_tensors
+        torch.ops.imbdyn.hand_over(grad_output, list(tensors), list(ctx.ints), ctx.watch, ctx.site)
+        return (grad_output, None, None, None, *[None for _ in tensors])
 
 
 class CompiledTapOfView(CompiledTap):
@@ -84,9 +84,9 @@ class CompiledTapOfView(CompiledTap):
 
     @staticmethod
     def forward(
-        ctx: Any, result: Tensor, token: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor
+        ctx: Any, result: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor
     ) -> Tensor:
         """Return a view of `result`."""
-        ctx.save_for_backward(token, *tensors)
+        ctx.save_for_backward(*tensors)
         ctx.watch, ctx.site, ctx.ints = watch, site, ints
         return result.view_as(result)

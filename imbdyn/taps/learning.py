@@ -51,6 +51,8 @@ class Lesson:
         self._candidates: list[_Candidate] = []
         self._values: dict[int, str] = {}
         self._for_now: list[str] = []
+        self.ended: set[str] = set()
+        """Keys of results that were followed as parameter-like, and have met data as it turned out."""
         self._plan.uses.clear()
 
     def without_parameters(self, args: Any, kwargs: Any, result: Any) -> None:
@@ -78,6 +80,10 @@ class Lesson:
         self._candidates[-1].handle = handle
         self._candidates[-1].names = tuple(dict.fromkeys(name for _, name in site.names))
 
+    def again(self, names: Iterable[str]) -> None:
+        """Count a use that was learned before."""
+        self._plan.uses.update(names)
+
     def resolve(self, output: Any) -> None:
         """Learn from the output of the model, or of one of several forward passes."""
         open_ones = [c for c in self._candidates if not c.resolved]
@@ -86,16 +92,15 @@ class Lesson:
             if self._batch > 1
             else [Found(reached=True) for _ in open_ones]
         )
-        ended: set[str] = set()
         for candidate, says in zip(open_ones, found, strict=True):
             if says.reached or candidate.may_be_value:
                 candidate.resolved = True
-                self._decide(candidate, says, ended)
+                self._decide(candidate, says)
 
     def end(self) -> None:
         """Name what the experiment did not reach; called when the batch is over."""
         for candidate in self._candidates:
-            if not candidate.resolved:
+            if not candidate.resolved and not all(_comes_of(carrier, self.ended) for carrier in candidate.carriers):
                 self._plan.refuse(
                     candidate.names,
                     f"{function_name(candidate.function)}: the model's output does not depend on its result, so that "
@@ -108,11 +113,11 @@ class Lesson:
         self._values.clear()
         self._constants.clear()
 
-    def _decide(self, candidate: _Candidate, says: Found, ended: set[str]) -> None:
+    def _decide(self, candidate: _Candidate, says: Found) -> None:
         plan, layout = self._plan, says.layout(self._batch) if self._batch > 1 else None
         if self._batch <= 1 and not candidate.may_be_value:
             layout = SINGLE
-        keys = [key for carrier, key in candidate.carriers.items() if not _comes_of(carrier, ended)]
+        keys = [key for carrier, key in candidate.carriers.items() if not _comes_of(carrier, self.ended)]
         if not keys:  # computed from what has met the data already
             self._drop(candidate)
         elif layout is not None:
@@ -130,7 +135,7 @@ class Lesson:
                 plan.rule_of[name] = function_name(candidate.function)
                 plan.uses[name] += 1
             if candidate.may_be_value:
-                ended.add(candidate.key)
+                self.ended.add(candidate.key)
         elif candidate.may_be_value:
             plan.is_value[keys[0]] = True
             if self._batch <= 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -45,8 +45,6 @@ class Watch(TorchFunctionMode):
         """Compiled into the graphs, so that those of one Monitor do not serve another."""
         self.names: dict[int, str] = {}
         """id of each watched parameter to its name."""
-        self.token = torch.zeros(1)
-        """What the compiled op says that it writes to: nobody may drop or move it."""
         self.made_by: dict[Tensor, Any] = {}
         """Parameter-like value to its key and how it was made: (key, function, args, kwargs, index)."""
         self.counts: dict[str, int] = {}
@@ -67,6 +65,11 @@ class Watch(TorchFunctionMode):
         self.batch, self.lesson = batch, lesson
         self.made_by.clear()
         self.counts.clear()
+
+    def forget_values(self, keys: Set[str]) -> None:
+        """Take results that have met data, as a lesson has shown, for parameter-like no longer."""
+        for value in [value for value, made in self.made_by.items() if made[0] in keys]:
+            del self.made_by[value]
 
     def end(self) -> None:
         """Forget what belongs to a forward pass; gradients are still taken."""
@@ -176,7 +179,10 @@ class Watch(TorchFunctionMode):
         started = perf_counter()
         assert self.batch is not None
         if decided is False:
-            self.batch.handles.append(tap(self.batch, *self._site(made, self.keeps[key]), result))
+            site, loose = self._site(made, self.keeps[key])
+            self.batch.handles.append(tap(self.batch, site, loose, result))
+            if self.lesson is not None:
+                self.lesson.again({name for _, name in site.names})
         elif self.lesson is not None:
             if self.lesson.candidate(made, carriers, keys, result, self.names):
                 self.made_by[result] = made
@@ -211,7 +217,7 @@ class Watch(TorchFunctionMode):
         call, names, loose = self._take_apart(made, self.keeps[key])
         site = site_number(key, call, names)
         function = CompiledTapOfView if self.of_leaf[key] else CompiledTap
-        tapped: Tensor = function.apply(result, self.token, self.number, site, tuple(loose.ints), *loose.tensors)
+        tapped: Tensor = function.apply(result, self.number, site, tuple(loose.ints), *loose.tensors)
         return tapped
 
     def receive(self, site: Site, tensors: list[Tensor], ints: list[int], grad_output: Tensor) -> None:
