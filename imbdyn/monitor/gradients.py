@@ -117,9 +117,14 @@ class StepGradients:
 
     def has(self, parameter: str) -> bool:
         """Whether the whole gradient of `parameter` was handed over, in the batches that were read."""
-        return (parameter in self._made or parameter in self._held) and not any(
-            parameter in watched.incomplete for watched in self._watched
-        )
+        return (parameter in self._made or parameter in self._held) and not self._is_incomplete(parameter)
+
+    def is_missing(self, parameter: str) -> bool:
+        """Whether nothing of `parameter` was seen, which is more than a use that is still to be learned."""
+        return not (parameter in self._made or parameter in self._held or self._is_incomplete(parameter))
+
+    def _is_incomplete(self, parameter: str) -> bool:
+        return any(parameter in watched.incomplete for watched in self._watched)
 
     def reduced_precision(self) -> bool:
         """Whether an output gradient came in bfloat16 or float16, as under autocast."""
@@ -152,7 +157,10 @@ class StepGradients:
         for source, part in use.parts():
             held = _Held(index, source, part, use.layout, use.grad_output)
             for name in source.parameters:
-                if now and name not in self._held:
+                if name in self._made:  # a second backward pass through the same forward pass: next time all is held
+                    self._plan.backward_again = True
+                    batch.incomplete.add(name)
+                elif now and name not in self._held:
                     self._made[name] = self._numbers(name, [held], self._known_classes())
                 else:
                     self._held[name].append(held)

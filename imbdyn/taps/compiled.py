@@ -46,7 +46,11 @@ def _hand_over(
 
 
 def _hand_over_fake(
-    grad_output: Tensor, tensors: list[Tensor], ints: list[int], watch: int, site: int  # noqa: ARG001
+    grad_output: Tensor,
+    tensors: list[Tensor],
+    ints: list[int],
+    watch: int,
+    site: int,  # noqa: ARG001
 ) -> None:
     return None
 
@@ -62,9 +66,7 @@ class CompiledTap(torch.autograd.Function):
     """y = result; the backward pass hands dL/dy over beside the call's tensors."""
 
     @staticmethod
-    def forward(
-        ctx: Any, result: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, result: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor) -> Tensor:
         """Return `result` itself."""
         ctx.save_for_backward(*tensors)
         ctx.watch, ctx.site, ctx.ints = watch, site, ints
@@ -83,9 +85,7 @@ class CompiledTapOfView(CompiledTap):
     """The same for a view of a parameter: what is handed on is another view of it."""
 
     @staticmethod
-    def forward(
-        ctx: Any, result: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, result: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor) -> Tensor:
         """Return a view of `result`."""
         ctx.save_for_backward(*tensors)
         ctx.watch, ctx.site, ctx.ints = watch, site, ints
