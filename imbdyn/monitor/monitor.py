@@ -298,7 +298,12 @@ class Monitor:
                 batch.logits = self._model.logits_of(output, batch.labels).detach()
                 batch.wants_logits = False
         if batch.watched is not None and not self._watching.plan.complete:
-            with self._stopwatch, self._problems.contained("learning the model"), torch._C.DisableTorchFunction():
+            with (
+                self._stopwatch,
+                self._problems.contained("learning the model"),
+                torch._C.DisableTorchFunction(),
+                torch._C._DisableAutocast(),
+            ):
                 self._watching.after_forward(output, batch.watched)
 
     def _before_step(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
@@ -352,11 +357,12 @@ class Monitor:
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
-        """Time a part of the instrument, contain its failure, and keep our own functions out of a mode that is on."""
+        """Time a part of the instrument, contain its failure, and keep it out of modes and an autocast that are on."""
         with (
             self._stopwatch,
             self._problems.contained(f"reading {what}"),
             torch._C.DisableTorchFunction(),
+            torch._C._DisableAutocast(),
             torch.no_grad(),
         ):
             yield

@@ -46,7 +46,8 @@ class WatchedBatch:
         if self.paused:
             return
         started = perf_counter()
-        with torch._C.DisableTorchFunction(), torch.no_grad():
+        # autocast may be on: many a loop calls backward inside of it
+        with torch._C.DisableTorchFunction(), torch._C._DisableAutocast(), torch.no_grad():
             self._read(site, loose, grad_output.detach(), borrowed)
         self.seconds += perf_counter() - started
 
