@@ -314,6 +314,7 @@ class Monitor:
             step.tried = True
             with self._reading("the gradients"):
                 step.read_gradients(self._model, optimizer, self._watching.plan)
+                self._watching.missed(step.missing)
 
     def _after_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
         step, self._step = self._step, None

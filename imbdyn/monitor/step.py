@@ -15,12 +15,6 @@ from imbdyn.ops import parameter_norms
 from imbdyn.statistics.class_gradients import grad_scale, residual
 from imbdyn.taps import Plan
 
-#: Why a parameter cannot be read whose rows the lesson saw.
-_MISSING = (
-    "its rows did not come in the backward pass: it is used inside a torch.autograd.Function, or torch.compile hides "
-    "how it is computed (a parametrization such as weight_norm)"
-)
-
 Floats = NDArray[np.float64]
 
 
@@ -53,6 +47,8 @@ class OptimizerStep:
         self.gradients = gradients
         self.tried = False
         """Whether reading the gradients was begun."""
+        self.missing: list[str] = []
+        """Parameters that have a gradient and are known, and of which nothing was seen all the same."""
         self.reading: GradientReading | None = None
 
     def read_gradients(self, model: WatchedModel, optimizer: torch.optim.Optimizer, plan: Plan) -> None:
@@ -73,7 +69,7 @@ class OptimizerStep:
         if self.gradients.batches == self.batches > 0:
             for name, norm in zip(parameters, grad_norm, strict=True):
                 if name in plan.rule_of and norm > 0 and self.gradients.is_missing(name):
-                    plan.refuse((name,), _MISSING)
+                    self.missing.append(name)
         covered = [name for name in plan.covered() if name in parameters and self.gradients.has(name)]
         grams, scale, residuals = None, None, {}
         if covered:

@@ -30,6 +30,9 @@ class Watching:
         self._names: dict[int, str] = {}
         self._eagerly = False
         """Whether watched batches run without the graphs of torch.compile, now that the model is known."""
+        self._is_compiled = is_optimized(model.module) or is_compiled_in_place(model.module)
+        self._in_graph = False
+        """Whether the last watched batch ran in a compiled graph."""
 
     def begin(self, step: OptimizerStep, labels: Tensor, modes: ExitStack) -> WatchedBatch:
         """Watch a batch of `step`: what has to be entered while it runs is entered into `modes`.
@@ -45,7 +48,8 @@ class Watching:
         if not self.plan.complete:
             self._lesson = Lesson(self.plan, self._model.inner, batch.size)
             self._eagerly |= self._parts_are_compiled()
-        if self._lesson is not None or self._eagerly:
+        self._in_graph = self._is_compiled and self._lesson is None and not self._eagerly
+        if not self._in_graph:
             modes.enter_context(torch.compiler.set_stance("force_eager"))
         modes.enter_context(readable_checkpoints(learning=self._lesson is not None))
         self._watch.begin(names, batch, self._lesson)
@@ -59,14 +63,14 @@ class Watching:
         try:
             return call(*args, **kwargs)
         except (TorchDynamoException, FailOnRecompileLimitHit) as error:
-            if self._lesson is not None or self._eagerly:
+            if not self._in_graph:
                 raise
             self._problems.warn(
                 "compile",
                 "torch.compile cannot make the graph of a watched step, so that sampled steps run without it: "
                 f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}",
             )
-        self._eagerly = True
+        self._eagerly, self._in_graph = True, False
         self._watch.begin(self._names, batch, None)
         with torch.compiler.set_stance("force_eager"):
             return call(*args, **kwargs)
@@ -80,6 +84,20 @@ class Watching:
                 self._watch.forget_values(self._lesson.ended)
             finally:
                 batch.paused = False
+
+    def missed(self, names: list[str]) -> None:
+        """Draw the conclusion from parameters that have a gradient of which nothing was seen."""
+        if not names:
+            return
+        if self._in_graph:
+            self._eagerly = True
+            self._problems.warn(
+                "compile",
+                f"torch.compile hides how {names[0]} is used (a parametrization such as weight_norm, say), so that sampled "
+                "steps run without it from now on",
+            )
+        else:
+            self.plan.refuse(tuple(names), "its rows did not come in the backward pass: no watched function shows them")
 
     def end(self) -> None:
         """End what a batch began; its gradients may still come."""
