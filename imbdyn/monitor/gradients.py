@@ -82,6 +82,11 @@ class StepGradients:
         """How many micro-batches are read."""
         return len(self._watched)
 
+    @property
+    def began(self) -> bool:
+        """Whether any gradient has come."""
+        return bool(self._made or self._held)
+
     def has_room(self) -> bool:
         """Whether another micro-batch of the same size can be read."""
         if not self._watched:

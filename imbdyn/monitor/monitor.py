@@ -263,7 +263,7 @@ class Monitor:
 
     def _training_batch(self, labels: Tensor) -> Batch:
         step = self._step
-        if step is not None and step.sampled and self._model.has_no_gradient():
+        if step is not None and step.gradients.began and self._model.has_no_gradient():
             step.gradients.release()
             step = None  # its gradients were thrown away, as a GradScaler does that finds an inf: no step came of it
         if step is None:

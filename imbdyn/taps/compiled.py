@@ -1,7 +1,7 @@
 """Taps in a graph of torch.compile, which cannot hold hooks: an identity whose backward calls an opaque op.
 
-The graph holds two constant numbers, of the watch and of the site; everything else is Python, run in the backward pass
-as it is run in eager mode.
+The graph holds two constant numbers, of the watch and of the site, and one that it is given each time it runs, of the
+batch; everything else is Python, run in the backward pass as it is run in eager mode.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def site_number(key: str, call: Node, names: tuple[tuple[int, str], ...]) -> int
 
 
 def _hand_over(
+    batch: Tensor,
     grad_output: Tensor,
     tensors: list[Tensor],
     ints: list[int],
@@ -42,20 +43,18 @@ def _hand_over(
 ) -> None:
     owner = _RECEIVERS.get(watch)
     if owner is not None:
-        owner.receive(_SITES[site], tensors, ints, grad_output)
+        owner.receive(int(batch), _SITES[site], tensors, ints, grad_output)
 
 
 def _hand_over_fake(
-    grad_output: Tensor,
-    tensors: list[Tensor],
-    ints: list[int],
-    watch: int,
-    site: int,  # noqa: ARG001
+    batch: Tensor, grad_output: Tensor, tensors: list[Tensor], ints: list[int], watch: int, site: int
 ) -> None:
     return None
 
 
-_LIBRARY.define("hand_over(Tensor grad_output, Tensor[] tensors, SymInt[] ints, int watch, int site) -> ()")
+_LIBRARY.define(
+    "hand_over(Tensor batch, Tensor grad_output, Tensor[] tensors, SymInt[] ints, int watch, int site) -> ()"
+)
 _LIBRARY.impl("hand_over", _hand_over, "CompositeExplicitAutograd")
 torch.library.register_fake("imbdyn::hand_over", _hand_over_fake, lib=_LIBRARY)
 # neither dropped, though nothing comes of it, nor moved before what it reads
@@ -66,9 +65,9 @@ class CompiledTap(torch.autograd.Function):
     """y = result; the backward pass hands dL/dy over beside the call's tensors."""
 
     @staticmethod
-    def forward(ctx: Any, result: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, result: Tensor, batch: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor) -> Tensor:
         """Return `result` itself."""
-        ctx.save_for_backward(*tensors)
+        ctx.save_for_backward(batch, *tensors)
         ctx.watch, ctx.site, ctx.ints = watch, site, ints
         ctx.mark_dirty(result)
         return result
@@ -76,17 +75,17 @@ class CompiledTap(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:  # type: ignore[override]
         """Hand over, and let the gradient pass."""
-        tensors = ctx.saved_tensors
-        torch.ops.imbdyn.hand_over(grad_output, list(tensors), list(ctx.ints), ctx.watch, ctx.site)
-        return (grad_output, None, None, None, *[None for _ in tensors])
+        batch, *tensors = ctx.saved_tensors
+        torch.ops.imbdyn.hand_over(batch, grad_output, tensors, list(ctx.ints), ctx.watch, ctx.site)
+        return (grad_output, None, None, None, None, *[None for _ in tensors])
 
 
 class CompiledTapOfView(CompiledTap):
     """The same for a view of a parameter: what is handed on is another view of it."""
 
     @staticmethod
-    def forward(ctx: Any, result: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, result: Tensor, batch: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor) -> Tensor:
         """Return a view of `result`."""
-        ctx.save_for_backward(*tensors)
+        ctx.save_for_backward(batch, *tensors)
         ctx.watch, ctx.site, ctx.ints = watch, site, ints
         return result.view_as(result)

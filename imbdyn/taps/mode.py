@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from itertools import count
 from time import perf_counter
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,9 @@ class Watch(TorchFunctionMode):
         self.of_leaf = plan.of_leaf
         self.batch: WatchedBatch | None = None
         """The batch that is watched; None while a compiled graph is looked at."""
+        self.batch_number = torch.tensor(0)
+        """Of that batch; an input of the compiled graphs, which tells what their backward passes belong to."""
+        self._batches: WeakValueDictionary[int, WatchedBatch] = WeakValueDictionary()
         self.lesson: Lesson | None = None
         """Set while the model is learned."""
         self._plan = plan
@@ -63,6 +67,8 @@ class Watch(TorchFunctionMode):
         if names != self.names:
             self.names = dict(names)
         self.batch, self.lesson = batch, lesson
+        number = next(_numbers)
+        self.batch_number, self._batches[number] = torch.tensor(number), batch
         self.made_by.clear()
         self.counts.clear()
 
@@ -217,14 +223,14 @@ class Watch(TorchFunctionMode):
         call, names, loose = self._take_apart(made, self.keeps[key])
         site = site_number(key, call, names)
         function = CompiledTapOfView if self.of_leaf[key] else CompiledTap
-        tapped: Tensor = function.apply(result, self.number, site, tuple(loose.ints), *loose.tensors)
+        tapped: Tensor = function.apply(result, self.batch_number, self.number, site, tuple(loose.ints), *loose.tensors)
         return tapped
 
-    def receive(self, site: Site, tensors: list[Tensor], ints: list[int], grad_output: Tensor) -> None:
-        """Take a gradient from a compiled graph, in whose memory all of it lies."""
-        if self.batch is not None:
-            loose = Loose(tensors, ints, self._plan.floats[site.key])
-            self.batch.hand_over(site, loose, grad_output, borrowed=True)
+    def receive(self, number: int, site: Site, tensors: list[Tensor], ints: list[int], grad_output: Tensor) -> None:
+        """Take a gradient of a batch from a compiled graph, in whose memory all of it lies."""
+        batch = self._batches.get(number)
+        if batch is not None:
+            batch.hand_over(site, Loose(tensors, ints, self._plan.floats[site.key]), grad_output, borrowed=True)
 
 
 def _differentiable(result: Any) -> bool:

@@ -84,3 +84,24 @@ def test_clipping_scales_the_class_gradients(images: Tensor, labels: Tensor, tmp
     assert_exact(trace)
     assert trace.steps.grad_scale[1] == pytest.approx(0.1, rel=1e-4)
     assert_read(trace, {name: 0.1 * g for name, g in gradients.items()}, step=2, tolerance=2e-5)
+
+
+def test_backward_passes_in_another_order_than_the_batches(images: Tensor, labels: Tensor, tmp_path: Path) -> None:
+    """And after the batches were left: a gradient belongs to the batch of its forward pass."""
+    model = Mlp(features=72)
+    expected = of_cross_entropy(model, images, labels)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+        for _ in range(3):
+            losses = []
+            for part in (slice(0, 12), slice(12, 24)):
+                with monitor.batch(labels[part]):
+                    losses.append(F.cross_entropy(model(images[part]), labels[part], reduction="sum") / 24)
+            for loss in reversed(losses):
+                loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    trace = open_trace(tmp_path / "run")
+    assert_exact(trace)
+    for step in (1, 3):
+        assert_read(trace, expected, step=step)
