@@ -24,6 +24,7 @@ from ways import (
 )
 
 from imbdyn import ImbdynWarning, Monitor, Trace, open_trace
+from imbdyn.monitor.residuals import THRESHOLD_REDUCED
 from imbdyn.taps.mode import Watch
 
 # what torch's compiler itself does
@@ -202,7 +203,7 @@ def test_blocks_that_are_compiled_by_themselves_run_eagerly_when_watched(tmp_pat
     blocks = [Block() for _ in range(12)]
     for block in blocks:
         block.compile(**QUICK)
-    trace = train(nn.Sequential(nn.Flatten(), *blocks, nn.Linear(72, CLASSES)), tmp_path / "run")
+    trace = train(nn.Sequential(nn.Flatten(), nn.Linear(72, 72), *blocks, nn.Linear(72, CLASSES)), tmp_path / "run")
     assert_exact(trace)
     assert graphs() == 1
 
@@ -303,18 +304,73 @@ def test_backward_passes_of_compiled_graphs_in_another_order_than_the_batches(tm
     assert_read(trace, {name: a[name] + b[name] for name in a}, step=3)
 
 
+def test_two_forward_passes_through_compiled_graphs(tmp_path: Path) -> None:
+    model = make("mlp")
+    called = torch.compile(model, **QUICK)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    (x, y), (other, _) = batches((24, 24))
+    a, b = of_cross_entropy(model, x, y), of_cross_entropy(model, other, y)
+    with Monitor(called, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+        for _ in range(3):
+            with monitor.batch(y):
+                (F.cross_entropy(called(x), y) + F.cross_entropy(called(other), y)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert graphs() == 2, "one for each of the two uses of every parameter"
+    trace = open_trace(tmp_path / "run")
+    assert_exact(trace)
+    for step in (1, 3):
+        assert_read(trace, {name: a[name] + b[name] for name in a}, step=step)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_autocast_in_a_compiled_graph(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = make("mlp")
+    called = torch.compile(model, **QUICK)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with Monitor(called, optimizer, CLASSES, tmp_path / "run", interval=2) as monitor:
+        for x, y in batches(SIZES):
+            with monitor.batch(y):
+                with torch.autocast("cpu", dtype):
+                    loss = F.cross_entropy(called(x), y)
+                loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert_two_graphs()
+    assert_exact(open_trace(tmp_path / "run"), residual=THRESHOLD_REDUCED)
+
+
 def test_compile_after_the_monitor_was_made_is_one_clear_warning(tmp_path: Path) -> None:
     model = make("mlp")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     x, y = batches((24,))[0]
+
+    def forward_and_backward(monitor: Monitor) -> None:
+        with monitor.batch(y):
+            F.cross_entropy(model(x), y).backward()
+
     with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=100) as monitor:
         model.compile(**QUICK)
-        for number in range(3):
-            with monitor.batch(y):
-                if number == 1:
-                    with pytest.warns(ImbdynWarning, match=r"model\.compile\(\) came after Monitor"):
-                        monitor.leave_batch(monitor._batch, completed=True)
-                    monitor._batch = None
-                F.cross_entropy(model(x), y).backward()
-            optimizer.step()
-            optimizer.zero_grad()
+        forward_and_backward(monitor)  # learned eagerly
+        optimizer.step()
+        with pytest.warns(ImbdynWarning, match=r"model\.compile\(\) came after Monitor"):
+            forward_and_backward(monitor)
+        optimizer.step()
+        forward_and_backward(monitor)
+        optimizer.step()
+    assert open_trace(tmp_path / "run").run["problems"]["no forward pass"]["times"] == 2
+
+
+def test_closing_gives_the_compiled_call_back(tmp_path: Path) -> None:
+    wrapped = torch.compile(make("mlp"), **QUICK)
+    in_place = make("mlp")
+    in_place.compile(**QUICK)
+    for number, model in enumerate((wrapped, in_place)):
+        before = model.forward, model._compiled_call_impl
+        monitor = Monitor(model, torch.optim.SGD(model.parameters(), lr=0.1), CLASSES, tmp_path / str(number))
+        assert (model.forward, model._compiled_call_impl) != before
+        copied = copy.deepcopy(in_place)
+        assert copied._compiled_call_impl is None
+        monitor.close()
+        assert (model.forward, model._compiled_call_impl) == before
+        assert not model._forward_hooks
