@@ -65,7 +65,9 @@ class CompiledTap(torch.autograd.Function):
     """y = result; the backward pass hands dL/dy over beside the call's tensors."""
 
     @staticmethod
-    def forward(ctx: Any, result: Tensor, batch: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, result: Tensor, batch: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor
+    ) -> Tensor:
         """Return `result` itself."""
         ctx.save_for_backward(batch, *tensors)
         ctx.watch, ctx.site, ctx.ints = watch, site, ints
@@ -84,7 +86,9 @@ class CompiledTapOfView(CompiledTap):
     """The same for a view of a parameter: what is handed on is another view of it."""
 
     @staticmethod
-    def forward(ctx: Any, result: Tensor, batch: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, result: Tensor, batch: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor
+    ) -> Tensor:
         """Return a view of `result`."""
         ctx.save_for_backward(batch, *tensors)
         ctx.watch, ctx.site, ctx.ints = watch, site, ints

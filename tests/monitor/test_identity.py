@@ -266,7 +266,9 @@ def test_a_parameter_whose_rows_never_come_is_not_called_covered(
     with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
         train(model, [(images, labels)], optimizer=optimizer, monitor=monitor)
         model.open = False
-        with pytest.warns(ImbdynWarning, match=r"not covered: body\.weight \(its rows did not come in the backward pass"):
+        with pytest.warns(
+            ImbdynWarning, match=r"not covered: body\.weight \(its rows did not come in the backward pass"
+        ):
             train(model, [(images, labels)] * 2, optimizer=optimizer, monitor=monitor)
     trace = open_trace(tmp_path / "run")
     covered = {name: about["covered"] for name, about in trace.run["coverage"]["parameters"].items()}

@@ -31,7 +31,9 @@ from imbdyn.taps.mode import Watch
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch\\.jit:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*torch.autograd.function.Function.* should not be instantiated:DeprecationWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:.*torch.autograd.function.Function.* should not be instantiated:DeprecationWarning"
+    ),
 ]
 
 #: Dynamo, autograd and the partitioner, but no code generation: seconds instead of minutes.

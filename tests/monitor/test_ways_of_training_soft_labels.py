@@ -148,7 +148,9 @@ def test_soft_labels_that_are_no_shares(images: Tensor, labels: Tensor, tmp_path
                 monitor.batch(changed(row, value))
         with pytest.raises(ValueError, match=r"soft labels must be \[N, num_classes=5\], got \[24, 4\]"):
             monitor.batch(good[:, :4])
-        with pytest.raises(TypeError, match=r"int64 \[N\], or soft, floating point \[N, C\], got torch\.int64 \[24, 5\]"):
+        with pytest.raises(
+            TypeError, match=r"int64 \[N\], or soft, floating point \[N, C\], got torch\.int64 \[24, 5\]"
+        ):
             monitor.batch(good.long())
         with monitor.batch(good):
             F.cross_entropy(model(images), good).backward()
