@@ -93,8 +93,8 @@ class Watching:
             self._eagerly = True
             self._problems.warn(
                 "compile",
-                f"torch.compile hides how {names[0]} is used (a parametrization such as weight_norm, say), so that sampled "
-                "steps run without it from now on",
+                f"torch.compile hides how {names[0]} is used (a parametrization such as weight_norm, say), so that "
+                "sampled steps run without it from now on",
             )
         else:
             self.plan.refuse(tuple(names), "its rows did not come in the backward pass: no watched function shows them")

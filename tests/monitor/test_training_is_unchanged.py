@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import pytest
@@ -111,9 +111,12 @@ def test_weights_statistics_and_random_numbers_are_those_of_the_bare_loop(
             optimizer.zero_grad()
             if number % 5 == 0:
                 model.eval()
-                with torch.no_grad(), nullcontext() if monitor is None else monitor.evaluate("test"):
-                    with nullcontext() if monitor is None else monitor.batch(y):
-                        model(x)
+                with ExitStack() as stack:
+                    stack.enter_context(torch.no_grad())
+                    if monitor is not None:
+                        stack.enter_context(monitor.evaluate("test"))
+                        stack.enter_context(monitor.batch(y))
+                    model(x)
                 model.train()
 
     torch.manual_seed(0)

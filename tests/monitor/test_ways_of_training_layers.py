@@ -11,7 +11,7 @@ from networks import Mlp
 from torch import Tensor, nn
 from ways import CLASSES, NormalisedCnn, VisionTransformer, assert_exact, assert_read, of_cross_entropy
 
-from imbdyn import Monitor, Trace, open_trace
+from imbdyn import ImbdynWarning, Monitor, Trace, open_trace
 
 STILL = 0.0
 """Learning rate at which every step reads the same."""
@@ -74,12 +74,12 @@ def test_a_layer_that_is_used_in_some_steps_only(images: Tensor, labels: Tensor,
     torch.manual_seed(0)
     model = Sometimes()
     optimizer = torch.optim.SGD(model.parameters(), lr=STILL)
-    with pytest.warns(UserWarning, match=r"not covered: extra\.weight \(not used\)"):
-        monitor = Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1)
-        for use in (False, True, True, False, True):
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+        with pytest.warns(ImbdynWarning, match=r"not covered: extra\.weight \(not used\)"):
+            step(monitor, model, optimizer, images, labels)
+        for use in (True, True, False, True):
             model.use = use
             step(monitor, model, optimizer, images, labels)
-        monitor.close()
     trace = open_trace(tmp_path / "run")
     extra = {"extra.weight", "extra.bias"}
     # the second step meets the layer, the third learns it
