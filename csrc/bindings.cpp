@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/arrays.h"
+#include "cpu/class_gram.h"
 #include "cpu/class_logits.h"
 #include "cpu/class_moments.h"
 #include "cpu/dispatch.h"
@@ -44,6 +45,62 @@ std::int64_t bind_class_logits(std::uintptr_t logits, int type, std::int64_t row
   return class_logits(matrix(logits, type, rows, num_classes, row_stride, column_stride),
                       {pointer<const std::int64_t>(labels), label_stride, num_classes, ignore_index},
                       pointer<double>(sums), threads);
+}
+
+GramOut gram_out(std::uintptr_t gram, std::uintptr_t sample_norm_sq) {
+  return {pointer<double>(gram), pointer<double>(sample_norm_sq)};
+}
+
+std::int64_t bind_class_gram(int type, std::int64_t rows, std::uintptr_t inputs, std::int64_t input_columns,
+                             std::int64_t input_row_stride, std::int64_t input_column_stride, std::uintptr_t grads,
+                             std::int64_t grad_columns, std::int64_t grad_row_stride, std::int64_t grad_column_stride,
+                             std::uintptr_t labels, std::int64_t label_stride, std::int64_t num_classes,
+                             std::int64_t ignore_index, std::uintptr_t samples, std::int64_t sample_stride, int way,
+                             std::uintptr_t gram, std::uintptr_t sample_norm_sq, std::uintptr_t bias_gram,
+                             std::uintptr_t bias_sample_norm_sq, int threads) {
+  return class_gram_rows(matrix(inputs, type, rows, input_columns, input_row_stride, input_column_stride),
+                         matrix(grads, type, rows, grad_columns, grad_row_stride, grad_column_stride),
+                         {pointer<const std::int64_t>(labels), label_stride, num_classes, ignore_index},
+                         {pointer<const std::int64_t>(samples), sample_stride}, static_cast<GramWay>(way),
+                         gram_out(gram, sample_norm_sq), gram_out(bias_gram, bias_sample_norm_sq), threads);
+}
+
+/// `sizes` and `strides` are those of tensors [samples, channels, ...] with one to three dimensions behind.
+Images images(std::uintptr_t address, int type, const std::vector<std::int64_t>& sizes,
+              const std::vector<std::int64_t>& strides) {
+  Images result{
+      pointer<const void>(address), static_cast<ElementType>(type), sizes[0], sizes[1], {}, strides[0], strides[1], {}};
+  const size_t missing = kMostDimensions + 2 - sizes.size();
+  for (size_t d = 0; d < kMostDimensions; ++d) {
+    result.size[d] = d < missing ? 1 : sizes[d + 2 - missing];
+    result.stride[d] = d < missing ? 0 : strides[d + 2 - missing];
+  }
+  return result;
+}
+
+/// `kernel`, `stride`, `padding` and `dilation` have a number for each dimension.
+std::int64_t bind_class_gram_convolution(int type, std::uintptr_t inputs, const std::vector<std::int64_t>& input_sizes,
+                                         const std::vector<std::int64_t>& input_strides, std::uintptr_t grads,
+                                         const std::vector<std::int64_t>& grad_sizes,
+                                         const std::vector<std::int64_t>& grad_strides, std::uintptr_t labels,
+                                         std::int64_t label_stride, std::int64_t num_classes, std::int64_t ignore_index,
+                                         const std::vector<std::int64_t>& kernel,
+                                         const std::vector<std::int64_t>& stride,
+                                         const std::vector<std::int64_t>& padding,
+                                         const std::vector<std::int64_t>& dilation, std::int64_t groups,
+                                         std::uintptr_t gram, std::uintptr_t sample_norm_sq, int threads) {
+  Convolution convolution{{1, 1, 1}, {1, 1, 1}, {}, {1, 1, 1}, groups};
+  const size_t missing = kMostDimensions - kernel.size();
+  for (size_t d = 0; d < kernel.size(); ++d) {
+    convolution.kernel[missing + d] = kernel[d];
+    convolution.stride[missing + d] = stride[d];
+    convolution.padding[missing + d] = padding[d];
+    convolution.dilation[missing + d] = dilation[d];
+  }
+  return class_gram_convolution(images(inputs, type, input_sizes, input_strides),
+                                images(grads, type, grad_sizes, grad_strides),
+                                {pointer<const std::int64_t>(labels), label_stride, num_classes, ignore_index},
+                                convolution, gram_out(gram, sample_norm_sq), threads);
 }
 
 /// `table` has kTableColumns numbers a parameter: address and type of weight, grad and previous (type -1: not given),
@@ -93,6 +150,8 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels. Private: imbdyn.ops checks the arguments that these functions trust.";
   m.def("class_moments", &bind_class_moments, py::call_guard<py::gil_scoped_release>());
   m.def("class_logits", &bind_class_logits, py::call_guard<py::gil_scoped_release>());
+  m.def("class_gram", &bind_class_gram, py::call_guard<py::gil_scoped_release>());
+  m.def("class_gram_convolution", &bind_class_gram_convolution, py::call_guard<py::gil_scoped_release>());
   m.def("parameter_norms", &bind_parameter_norms, py::call_guard<py::gil_scoped_release>());
   m.def("active_isa", &active_isa);
   m.def("available_isas", &available_isas);

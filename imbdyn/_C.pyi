@@ -1,5 +1,7 @@
 # Addresses are those of Tensor.data_ptr(), strides count elements, `type` is a number of _extension.ELEMENT_TYPES.
 # Those that take labels return -1, or the first row whose label is neither a class nor ignore_index.
+from collections.abc import Sequence
+
 compiler: str
 has_cuda: bool
 
@@ -33,6 +35,58 @@ def class_logits(
     label_stride: int,
     ignore_index: int,
     sums: int,
+    threads: int,
+    /,
+) -> int: ...
+
+# `samples`, and the addresses of results that are not wanted, may be 0. `way` is a number of csrc/cpu/class_gram.h.
+def class_gram(
+    type: int,
+    rows: int,
+    inputs: int,
+    input_columns: int,
+    input_row_stride: int,
+    input_column_stride: int,
+    grads: int,
+    grad_columns: int,
+    grad_row_stride: int,
+    grad_column_stride: int,
+    labels: int,
+    label_stride: int,
+    num_classes: int,
+    ignore_index: int,
+    samples: int,
+    sample_stride: int,
+    way: int,
+    gram: int,
+    sample_norm_sq: int,
+    bias_gram: int,
+    bias_sample_norm_sq: int,
+    threads: int,
+    /,
+) -> int: ...
+
+# Sizes and strides of tensors [samples, channels, ...] with one to three dimensions, of which each has a number in
+# `kernel`, `stride`, `padding` and `dilation`.
+def class_gram_convolution(
+    type: int,
+    inputs: int,
+    input_sizes: Sequence[int],
+    input_strides: Sequence[int],
+    grads: int,
+    grad_sizes: Sequence[int],
+    grad_strides: Sequence[int],
+    labels: int,
+    label_stride: int,
+    num_classes: int,
+    ignore_index: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    gram: int,
+    sample_norm_sq: int,
     threads: int,
     /,
 ) -> int: ...

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <memory>
 #include <vector>
 
 #include "common/thread_pool.h"
 #include "cpu/dispatch.h"
 #include "cpu/kernels.h"
+#include "cpu/sorted_rows.h"
 
 namespace imbdyn {
 namespace {
@@ -16,41 +16,6 @@ namespace {
 constexpr int64_t kSegmentRows = 8192;
 // Bytes of features below which waking a thread costs more than it saves.
 constexpr int64_t kBytesPerThread = 256 * 1024;
-
-/// Row numbers in order of class: a counting sort that touches only the classes that are present.
-struct SortedRows {
-  struct Class {
-    int64_t id;
-    int64_t begin;  ///< its rows are order[begin .. begin + count)
-    int64_t count;
-  };
-  std::vector<Class> present;  ///< in the order in which the labels first name them
-  std::unique_ptr<int64_t[]> order;
-};
-
-/// Fills count [C] and sorts the rows; returns the first bad row, or kAllLabelsGood.
-int64_t sort_rows(const Labels& labels, int64_t rows, int64_t* count, SortedRows& sorted) {
-  for (int64_t i = 0; i < rows; ++i) {
-    const int64_t y = labels.data[i * labels.stride];
-    if (y == labels.ignore_index) continue;
-    if (y < 0 || y >= labels.num_classes) return i;
-    if (count[y]++ == 0) sorted.present.push_back({y, 0, 0});
-  }
-  // Not initialised: a page of it exists only once a class there is present.
-  std::unique_ptr<int64_t[]> next(new int64_t[static_cast<size_t>(labels.num_classes)]);
-  int64_t begin = 0;
-  for (SortedRows::Class& c : sorted.present) {
-    c.begin = next[c.id] = begin;
-    c.count = count[c.id];
-    begin += c.count;
-  }
-  sorted.order.reset(new int64_t[static_cast<size_t>(begin)]);
-  for (int64_t i = 0; i < rows; ++i) {
-    const int64_t y = labels.data[i * labels.stride];
-    if (y != labels.ignore_index) sorted.order[next[y]++] = i;
-  }
-  return kAllLabelsGood;
-}
 
 /// Rows of one class, at most kSegmentRows of them.
 struct Segment {

@@ -4,6 +4,7 @@
 
 #include "cpu/class_logits_kernel.h"
 #include "cpu/class_moments_kernel.h"
+#include "cpu/class_products_kernel.h"
 #include "cpu/parameter_norms_kernel.h"
 
 namespace imbdyn {
@@ -14,6 +15,12 @@ extern const Kernels kBaselineKernels = {
     {class_logits_kernel<double>, class_logits_kernel<float>, class_logits_kernel<Bfloat16>,
      class_logits_kernel<Float16>},
     parameter_norms_kernel,
+    kVectorBytes,
+    {class_products_kernel<false, double>, class_products_kernel<false, float>},
+    {class_products_kernel<true, double>, class_products_kernel<true, float>},
+    {row_dots_kernel<double>, row_dots_kernel<float>},
+    {pack_lines_kernel<double>, pack_lines_kernel<float>, pack_lines_kernel<Bfloat16>, pack_lines_kernel<Float16>},
+    {copy_lines_kernel<double>, copy_lines_kernel<float>, copy_lines_kernel<Bfloat16>, copy_lines_kernel<Float16>},
 };
 
 }  // namespace imbdyn

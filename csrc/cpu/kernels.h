@@ -73,12 +73,99 @@ struct NormsTile {
   NormSums* sums;  ///< added to
 };
 
+/// Most rows of one tile of a product.
+constexpr int64_t kProductRows = 6;
+
+/// Neighbouring columns of the vector operand of a product, and what multiplies them.
+struct ProductBlock {
+  int64_t width;    ///< columns, at most `lanes`
+  int64_t lanes;    ///< of its panel: those of two vectors, or of one
+  int64_t panel;    ///< where its panel [places, lanes] begins
+  int64_t scalars;  ///< where the rows of S that multiply it begin
+  int64_t out;      ///< where its part [rows, width] of the product begins
+};
+
+/// Some places (rows, tokens, pixels) of one sample or class, packed, and where their product goes. Arrays are of the
+/// type that the arithmetic is done in.
+struct ProductsChunk {
+  const void* panels;
+  const void* scalars;
+  const ProductBlock* blocks;
+  int64_t num_blocks;
+  const int64_t* row_offset;  ///< of each row of S
+  int64_t first_row;          ///< rows first_row .. first_row + rows - 1 are taken
+  int64_t rows;
+  const int64_t* line_offset;  ///< [lines] in S; in the panels lines follow each other
+  int64_t lines;
+  int64_t width;  ///< places of a line
+  int64_t step;   ///< from one place to the next in S
+  void* partial;  ///< the product of the chunks before (unless `first`) and up to this one (unless `last`)
+  bool first;     ///< of its sample
+  bool last;      ///< of its sample: the product goes to `sum`
+  void* sum;      ///< added to; written if `fresh`
+  bool fresh;
+  double* squares;  ///< the product's squared norm is added to it; null: not wanted
+};
+
+/// Two sets of rows whose inner products are wanted.
+struct DotsBlock {
+  const void* const* a;  ///< [a_rows] rows of `length` numbers
+  int64_t a_rows;
+  const void* const* b;
+  int64_t b_rows;
+  int64_t length;
+  bool upper;   ///< a and b are the same: out[i][j] with j < i need not be right
+  double* out;  ///< [a_rows, pitch], added to
+  int64_t pitch;
+};
+
+/// Lines of places to be laid out as a panel [places, lanes], 0 in the lanes beyond `columns`. Strides and offsets
+/// count elements.
+struct PackedLines {
+  const void* from;
+  int64_t column_stride;
+  int64_t place_stride;
+  const int64_t* from_offset;  ///< [lines]
+  int64_t lines;
+  int64_t width;
+  int64_t columns;
+  int64_t lanes;
+  void* to;
+  const int64_t* to_offset;  ///< [lines]
+};
+
+/// Lines to be copied, and converted, for each of `outer` channels.
+struct CopiedLines {
+  const void* from;
+  int64_t outer;
+  int64_t from_outer;
+  const int64_t* from_offset;  ///< [lines]
+  int64_t lines;
+  int64_t width;
+  int64_t from_stride;
+  void* to;
+  int64_t to_outer;
+  const int64_t* to_offset;  ///< [lines]
+};
+
+/// The types that products are made in: float64 for float64, float32 for all else.
+constexpr int kRealTypes = 2;
+
 /// One instruction set's kernels, by element type where one array has one.
 struct Kernels {
   void (*class_moments[kElementTypes])(const MomentsTile& tile);
   /// Returns the first row with a bad label, or kAllLabelsGood. Never writes for a bad label.
   int64_t (*class_logits[kElementTypes])(const LogitsTile& tile);
   void (*parameter_norms)(const NormsTile& tile);
+  /// Bytes of one of its vectors.
+  int64_t vector_bytes;
+  void (*class_products[kRealTypes])(const ProductsChunk& chunk);
+  /// Every column has its own S, which lies in panels as the vector operand does: offsets in S and `step` count the
+  /// rows of a panel.
+  void (*depthwise_products[kRealTypes])(const ProductsChunk& chunk);
+  void (*row_dots[kRealTypes])(const DotsBlock& block);
+  void (*pack_lines[kElementTypes])(const PackedLines& job);
+  void (*copy_lines[kElementTypes])(const CopiedLines& job);
 };
 
 extern const Kernels kBaselineKernels;

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imbdyn.monitor.classes import Classes
-from imbdyn.monitor.parts import Numbers, Piece, class_gradients, gram, gram_of_gradients
+from imbdyn.monitor.parts import Numbers, Piece, class_gradients, gram, gram_of_gradients, gram_of_linear
 from imbdyn.taps import Again, Layout, Part, Plan, Source, Use, WatchedBatch
 
 #: Micro-batches of a step join into one problem while the output gradients held for it stay below this; class gradients
@@ -155,20 +155,38 @@ class StepGradients:
             for name in names:
                 self._held.setdefault(name, [])
             return
+        if not names.isdisjoint(self._made):  # a second backward pass through one forward pass: next time all is held
+            self._plan.backward_again = True
+            batch.incomplete.update(names)
+            return
         now = self._at_once and len(self._watched) == 1 and all(self._plan.uses[name] == 1 for name in names)
         if not now:
             use.keep()
             self._held_bytes += use.grad_output.nbytes
-        for source, part in use.parts():
-            held = _Held(index, source, part, use.layout, use.grad_output)
-            for name in source.parameters:
-                if name in self._made:  # a second backward pass through the same forward pass: next time all is held
-                    self._plan.backward_again = True
-                    batch.incomplete.add(name)
-                elif now and name not in self._held:
+        parts = [_Held(index, source, part, use.layout, use.grad_output) for source, part in use.parts()]
+        if now and len(parts) == 2 and self._make_pair(*parts):
+            return
+        for held in parts:
+            for name in held.source.parameters:
+                if now and name not in self._held:
                     self._made[name] = self._numbers(name, [held], self._known_classes())
                 else:
                     self._held[name].append(held)
+
+    def _make_pair(self, first: _Held, second: _Held) -> bool:
+        """Make the numbers of a layer's weight and bias together, if these are such and go nowhere else."""
+        if not (first.source.isometric and second.source.isometric):
+            return False
+        classes = self._known_classes()
+        pieces = [
+            Piece(held.part(), held.layout, classes.labels[held.batch], held.grad_output) for held in (first, second)
+        ]
+        found = gram_of_linear(pieces[0], pieces[1], classes.groups)
+        if found is None:
+            return False
+        for held, numbers in zip((first, second), found, strict=True):
+            self._made[held.source.parameters[0]] = numbers
+        return True
 
     def _known_classes(self) -> Classes:
         if self._classes is None or len(self._classes.labels) != len(self._watched):
@@ -190,9 +208,7 @@ class StepGradients:
                 return (numbers[0], torch.full_like(numbers[1], torch.nan)) if soft else (numbers[0], numbers[1])
         return gram_of_gradients(self._class_gradients(name, held, pieces, classes.groups))
 
-    def _class_gradients(
-        self, name: str, held: list[_Held], pieces: dict[int, list[Piece]], groups: int
-    ) -> Tensor:
+    def _class_gradients(self, name: str, held: list[_Held], pieces: dict[int, list[Piece]], groups: int) -> Tensor:
         """Return the class gradients of a parameter, [K, its elements]: made, pulled back, and added up."""
         total: Tensor | None = None
         in_order = {index: iter(of_batch) for index, of_batch in pieces.items()}

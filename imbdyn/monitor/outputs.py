@@ -27,10 +27,9 @@ def follow(module: nn.Module, receiver: Receiver) -> Callable[[], None]:
     its compiled forward is run by the receiver. After `module.compile()` the hooks would be traced into the graph, and
     all is done around the compiled call.
     """
-    if is_compiled_in_place(module):
-        return _replace(
-            module, "_compiled_call_impl", CompiledForward(module._compiled_call_impl, receiver, tells=True)
-        )
+    in_place: Callable[..., Any] | None = module._compiled_call_impl
+    if in_place is not None:
+        return _replace(module, "_compiled_call_impl", CompiledForward(in_place, receiver, tells=True))
     hook = module.register_forward_hook(OutputHook(receiver))
     if not is_optimized(module):
         return hook.remove

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from imbdyn.monitor.classes import spread
-from imbdyn.monitor.conv_shim import class_gradients_conv, class_gram_conv
-from imbdyn.ops import class_gram
+from imbdyn.ops import class_gram, class_gram_conv, class_gram_linear
 from imbdyn.ops.class_gram.lookup import class_gram_lookup
 from imbdyn.taps import Again, Broadcast, Convolution, Layout, Lookup, Part, Rows
 
@@ -53,6 +52,17 @@ def gram(batches: Sequence[Sequence[Piece]], groups: int) -> Numbers | None:
     return None
 
 
+def gram_of_linear(weight: Piece, bias: Piece, groups: int) -> tuple[Numbers, Numbers] | None:
+    """Return the numbers of the weight and of the bias of a linear layer in one go; None if they are no such pair."""
+    rows, repeated = weight.part, bias.part
+    if not (isinstance(rows, Rows) and isinstance(repeated, Broadcast)) or weight.labels.dim() != 1:
+        return None
+    if repeated.gradient is not rows.grad_outputs or repeated.shape != rows.grad_outputs.shape[-1:]:
+        return None
+    x_RI, d_RO, labels, samples = _flat([_rows([weight])])
+    return class_gram_linear(x_RI, d_RO, labels, groups, samples)
+
+
 def class_gradients(piece: Piece, groups: int) -> Tensor:
     """Return the class gradients that a piece makes, [K, number of elements of the parameter]."""
     part = piece.part
@@ -60,9 +70,7 @@ def class_gradients(piece: Piece, groups: int) -> Tensor:
         return torch.stack([part.gradient(_of_group(piece, group)).flatten() for group in range(groups)])
     if isinstance(part, Convolution):
         images, labels = _images(part, piece)
-        return class_gradients_conv(
-            images.input, images.grad_output, labels, groups, part.kernel_size, **_arguments(part)
-        ).flatten(1)
+        return torch.stack([_weight_gradient(images, labels == group).flatten() for group in range(groups)])
     if isinstance(part, Lookup):
         places, d_NLD, labels = _lookup([piece])
         slot = labels[:, None] * part.num_rows + places
@@ -114,9 +122,7 @@ def _rows(uses: Sequence[Piece]) -> _Problem:
 
 
 def _broadcast(uses: Sequence[Piece]) -> _Problem:
-    d_NP = sum(
-        use.part.by_sample(use.layout, use.labels.shape[0]) for use in uses if isinstance(use.part, Broadcast)
-    )
+    d_NP = sum(use.part.by_sample(use.layout, use.labels.shape[0]) for use in uses if isinstance(use.part, Broadcast))
     assert isinstance(d_NP, Tensor)
     if uses[0].labels.dim() == 1:
         return None, d_NP[:, None], uses[0].labels
@@ -135,19 +141,24 @@ def _lookup(uses: Sequence[Piece]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _from_rows(batches: list[_Problem], groups: int) -> Numbers:
+    x_RI, d_RO, labels, samples = _flat(batches)
+    return class_gram(x_RI, d_RO, labels, groups, samples)
+
+
+def _flat(batches: list[_Problem]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return the rows of all batches, inputs [R, I] and grad_outputs [R, O], with their labels and samples [R]."""
     d_RO = _cat([d.flatten(0, 1) for _, d, _ in batches])
     lengths = [d.shape[1] for _, d, _ in batches]
     x_RI = (
-        d_RO.new_ones(d_RO.shape[0], 1)
+        d_RO.new_ones(1, 1).expand(d_RO.shape[0], 1)
         if batches[0][0] is None
         else _cat([x.flatten(0, 1) for x, _, _ in batches if x is not None])
     )
     labels = [label for _, _, label in batches]
-    samples = None
-    if any(length != 1 for length in lengths):
-        samples = _numbered(labels, lengths)
-        labels = [label.repeat_interleave(length) for label, length in zip(labels, lengths, strict=True)]
-    return class_gram(x_RI, d_RO, _cat(labels), groups, samples)
+    if all(length == 1 for length in lengths):
+        return x_RI, d_RO, _cat(labels), None
+    repeated = [label.repeat_interleave(length) for label, length in zip(labels, lengths, strict=True)]
+    return x_RI, d_RO, _cat(repeated), _numbered(labels, lengths)
 
 
 def _from_lookups(batches: list[tuple[Tensor, Tensor, Tensor]], groups: int) -> Numbers:
@@ -164,7 +175,17 @@ def _from_lookups(batches: list[tuple[Tensor, Tensor, Tensor]], groups: int) -> 
 
 def _from_convolution(part: Convolution, piece: Piece, groups: int) -> Numbers:
     images, labels = _images(part, piece)
-    found = class_gram_conv(images.input, images.grad_output, labels, groups, part.kernel_size, **_arguments(part))
+    found = class_gram_conv(
+        images.input,
+        images.grad_output,
+        labels,
+        groups,
+        part.kernel_size,
+        stride=part.stride,
+        padding=part.padding,
+        dilation=part.dilation,
+        groups=part.groups,
+    )
     if part.samples(piece.layout, piece.labels.shape[0]) is None:
         return found
     return found.gram, torch.full_like(found.sample_norm_sq, torch.nan)  # several images make a sample
@@ -185,8 +206,16 @@ def _images(part: Convolution, piece: Piece) -> tuple[Convolution, Tensor]:
     return replace(part, input=part.input[image], grad_output=scaled), group
 
 
-def _arguments(part: Convolution) -> dict[str, object]:
-    return {"stride": part.stride, "padding": part.padding, "dilation": part.dilation, "groups": part.groups}
+def _weight_gradient(part: Convolution, images: Tensor) -> Tensor:
+    """Return the weight gradient of some of the images, by torch's own routine."""
+    x, dy, nothing = part.input[images], part.grad_output[images], [0] * len(part.stride)
+    x = torch.nn.functional.pad(x, [side for sides in reversed(part.padding) for side in sides])
+    weight = x.new_empty(dy.shape[1], x.shape[1] // part.groups, *part.kernel_size)
+    mask = [False, True, False]
+    gradient: Tensor = torch.ops.aten.convolution_backward(
+        dy, x, weight, None, part.stride, nothing, part.dilation, False, nothing, part.groups, mask
+    )[1]
+    return gradient
 
 
 def _of_group(piece: Piece, group: int) -> Tensor:

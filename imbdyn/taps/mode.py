@@ -133,6 +133,8 @@ class Watch(TorchFunctionMode):
         # What no gradient flows through is no use: a look at a shape or a device is not the same when compiled.
         if not any(_differentiable(entry) for entry in (result if several else (result,))):
             return result
+        if not several and result in self.made_by and any(result is argument for argument in args):
+            return result  # `to` and `contiguous` hand back a value that is so already
         keys = []
         for carrier in carriers:
             keys.append(self._next(carrier))

@@ -15,6 +15,7 @@ from imbdyn.taps.plan import Plan
 from imbdyn.taps.registry import NotCovered, function_name
 from imbdyn.taps.uses import Site, Use
 
+
 class WatchedBatch:
     """The labels of a batch and where its uses of parameters go.
 
@@ -39,9 +40,7 @@ class WatchedBatch:
         self.plan = plan
         self._take = take
 
-    def hand_over(
-        self, site: Site, loose: Loose, grad_output: Tensor, *, borrowed: bool = False
-    ) -> None:
+    def hand_over(self, site: Site, loose: Loose, grad_output: Tensor, *, borrowed: bool = False) -> None:
         """Take the gradient of a watched function's result (called in the backward pass)."""
         if self.paused:
             return

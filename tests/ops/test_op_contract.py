@@ -16,11 +16,13 @@ from imbdyn.ops import _extension
 from imbdyn.ops._library import IMPLEMENTATIONS, serving
 
 OPS = ("class_moments", "class_logits", "class_gram", "parameter_norms")
-COMPILED = ("class_moments", "class_logits", "parameter_norms")
+COMPILED = ("class_moments", "class_logits", "class_gram", "parameter_norms")
 A = make_rows(40, 6, 5, ignored=True)
 D = make_rows(40, 5, 1, seed=1).matrix
 Z = make_rows(40, 5, 5, ignored=True)
 SAMPLES = torch.arange(40) // 2
+IMAGES = torch.arange(40 * 2 * 5 * 4.0).sin().view(40, 2, 5, 4)
+IMAGE_GRADS = torch.arange(40 * 4 * 3 * 2.0).cos().view(40, 4, 3, 2)
 
 LIBRARY_CALLS = [
     pytest.param(torch.ops.imbdyn.class_moments.default, (A.matrix, A.labels, 5, -100), id="class_moments"),
@@ -33,6 +35,14 @@ LIBRARY_CALLS = [
     pytest.param(torch.ops.imbdyn.class_gram.default, (A.matrix, D, A.labels, 5, None, -100), id="class_gram"),
     pytest.param(
         torch.ops.imbdyn.class_gram.default, (A.matrix, D, A.labels, 5, SAMPLES, -100), id="class_gram of samples"
+    ),
+    pytest.param(
+        torch.ops.imbdyn.class_gram_linear.default, (A.matrix, D, A.labels, 5, SAMPLES, -100), id="class_gram_linear"
+    ),
+    pytest.param(
+        torch.ops.imbdyn.class_gram_conv.default,
+        (IMAGES, IMAGE_GRADS, A.labels, 5, [3, 3], [2, 2], [1, 1], [1, 1], 2, -100),
+        id="class_gram_conv",
     ),
     pytest.param(
         torch.ops.imbdyn.parameter_norms.default, ([A.matrix, D], [A.matrix, D], [A.matrix, D], 1), id="parameter_norms"
@@ -53,6 +63,20 @@ PUBLIC_CALLS = [
     pytest.param(lambda x: added_logits(x[:, :5] * 2), id="add_class_logits"),
     pytest.param(lambda x: ops.class_gram(x * 2, D, A.labels, 5), id="class_gram"),
     pytest.param(lambda x: ops.class_gram(x * 2, D, A.labels, 5, SAMPLES), id="class_gram of samples"),
+    pytest.param(lambda x: sum(ops.class_gram_linear(x * 2, D, A.labels, 5), start=()), id="class_gram_linear"),
+    pytest.param(
+        lambda x: ops.class_gram_conv(
+            IMAGES * x[:, :1, None, None],
+            IMAGE_GRADS,
+            A.labels,
+            5,
+            (3, 3),
+            stride=(2, 2),
+            padding=(1, (1, 0)),
+            dilation=(1, 1),
+        ),
+        id="class_gram_conv",
+    ),
     pytest.param(lambda x: ops.parameter_norms([x * 2], [x], [None], rows=0), id="parameter_norms"),
 ]
 
@@ -115,8 +139,12 @@ from imbdyn import ops
 from imbdyn.ops._library import IMPLEMENTATIONS, serving
 assert ops.class_moments(torch.ones(2, 1), torch.tensor([0, 0]), 1).mean.item() == 1
 assert ops.parameter_norms([torch.ones(4)], [None], [None]).tensors[0, 0].item() == 2
-for op in ("class_moments", "class_logits", "parameter_norms"):
-    assert serving(op, "cpu").name == "reference"
+x = torch.arange(12.0).view(2, 2, 3)
+y = torch.tensor([0, 1])
+assert ops.class_gram_linear(x[0], x[1], y, 2)[1].gram.tolist() == [[149, 212], [212, 302]]
+assert ops.class_gram_conv(x, x, y, 2, [1], stride=[1], padding=[0], dilation=[1]).gram.isfinite().all()
+for op in ("class_moments", "class_logits", "class_gram", "parameter_norms"):
+    assert serving(op, "cpu").name == ("portable" if op == "class_gram" else "reference")
     (cpu,) = (i for i in IMPLEMENTATIONS if i.op == op and i.name == "cpu")
     assert "imbdyn._C was not built or does not load" in cpu.why_not, cpu
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,11 @@ from torch import Tensor
 
 from imbdyn.ops._checks import IGNORE_INDEX, check_num_classes, check_rows
 from imbdyn.ops._library import define, implement
-from imbdyn.ops.class_gram.portable import class_gram_portable
+from imbdyn.ops._library import register as register_second
+from imbdyn.ops.class_gram.cpu import register as register_cpu
+from imbdyn.ops.class_gram.geometry import Padding, check_convolution
+from imbdyn.ops.class_gram.portable import class_gram_linear_portable, class_gram_portable
+from imbdyn.ops.class_gram.portable_convolution import class_gram_conv_portable
 
 
 class ClassGram(NamedTuple):
@@ -18,7 +23,7 @@ class ClassGram(NamedTuple):
     gram: Tensor
     """float64 [C, C]: <G_a, G_b>_F; rows and columns of absent classes are 0."""
     sample_norm_sq: Tensor
-    """float64 [C]: sum over the samples i of class c of ||g_i||^2."""
+    """float64 [C]: sum over the samples i of class c of ||g_i||^2; NaN where sample norms were not asked for."""
 
 
 def class_gram(
@@ -29,6 +34,7 @@ def class_gram(
     samples: Tensor | None = None,
     *,
     ignore_index: int = IGNORE_INDEX,
+    sample_norms: bool = True,
 ) -> ClassGram:
     """Compute gram[a, b] = <G_a, G_b>_F with G_c = sum over rows r of class c of grad_outputs_r (outer) inputs_r.
 
@@ -42,6 +48,7 @@ def class_gram(
         samples: int64 [R], the sample each row (token, pixel) belongs to; None when every row is a sample.
             Cheapest when samples ascend and each has equally many rows.
         ignore_index: label of rows that count nowhere.
+        sample_norms: whether sample_norm_sq is wanted; if not it is NaN, and nothing is spent on it.
 
     Returns:
         gram float64 [C, C] and sample_norm_sq float64 [C], accumulated in the inputs' dtype or better.
@@ -50,6 +57,100 @@ def class_gram(
         ValueError: if shapes disagree, there is no class or a label is out of range (the message names the row).
         TypeError: if a dtype is wrong.
     """
+    _check(inputs, grad_outputs, labels, num_classes, samples)
+    return ClassGram(
+        *torch.ops.imbdyn.class_gram(
+            inputs.detach(), grad_outputs.detach(), labels, num_classes, samples, ignore_index, sample_norms
+        )
+    )
+
+
+def class_gram_linear(
+    inputs: Tensor,
+    grad_outputs: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    samples: Tensor | None = None,
+    *,
+    ignore_index: int = IGNORE_INDEX,
+    sample_norms: bool = True,
+) -> tuple[ClassGram, ClassGram]:
+    """Compute `class_gram` of a linear layer's weight and of its bias, in one call that shares what they share.
+
+    The bias's G_c = sum over rows r of class c of grad_outputs_r, and a sample's gradient is the sum of its rows.
+    Arguments and errors are those of `class_gram`.
+
+    Returns:
+        the weight's ClassGram and the bias's.
+    """
+    _check(inputs, grad_outputs, labels, num_classes, samples)
+    of_weight_and_bias = torch.ops.imbdyn.class_gram_linear(
+        inputs.detach(), grad_outputs.detach(), labels, num_classes, samples, ignore_index, sample_norms
+    )
+    return ClassGram(*of_weight_and_bias[:2]), ClassGram(*of_weight_and_bias[2:])
+
+
+def class_gram_conv(
+    inputs: Tensor,
+    grad_outputs: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    kernel_size: Sequence[int],
+    *,
+    stride: Sequence[int],
+    padding: Padding,
+    dilation: Sequence[int],
+    groups: int = 1,
+    ignore_index: int = IGNORE_INDEX,
+    sample_norms: bool = True,
+) -> ClassGram:
+    """Compute gram[a, b] = <G_a, G_b>_F with G_c the part of a convolution's weight gradient through images of class c.
+
+    G_c[o, i, t] = sum over images u of class c and places p of
+    grad_outputs[u, o, p] inputs[u, i, p stride + t dilation - padding], where inputs are 0 outside of themselves and i
+    counts within o's group. A transposed convolution's weight gradient is that of a convolution whose inputs are its
+    output gradients, and whose output gradients are its inputs.
+
+    Args:
+        inputs: [U, C_in, *spatial] with one, two or three spatial dimensions; contiguous or channels_last is fastest.
+        grad_outputs: [U, C_out, *out], dL/d(output), of the same dtype. It may cover a part of what the inputs allow.
+        labels: int64 [U], class of each image, in 0..num_classes-1 or `ignore_index`.
+        num_classes: C, at least 1.
+        kernel_size: size of the kernel by spatial dimension.
+        stride, dilation: steps of places and of taps, by spatial dimension.
+        padding: zeros around the inputs by spatial dimension, a number or a pair (before, after).
+        groups: the channels fall into so many groups of their own.
+        ignore_index: label of images that count nowhere.
+        sample_norms: whether sample_norm_sq is wanted; if not it is NaN, and nothing is spent on it.
+
+    Returns:
+        gram float64 [C, C] and sample_norm_sq float64 [C] (a sample is an image), accumulated in the inputs' dtype or
+        better.
+
+    Raises:
+        ValueError: if shapes disagree, there is no class or a label is out of range (the message names the image).
+        TypeError: if a dtype is wrong.
+    """
+    before = check_convolution(inputs, grad_outputs, labels, kernel_size, stride, padding, dilation, groups)
+    check_num_classes(num_classes)
+    return ClassGram(
+        *torch.ops.imbdyn.class_gram_conv(
+            inputs.detach(),
+            grad_outputs.detach(),
+            labels,
+            num_classes,
+            kernel_size,
+            stride,
+            before,
+            dilation,
+            groups,
+            ignore_index,
+            sample_norms,
+        )
+    )
+
+
+def _check(inputs: Tensor, grad_outputs: Tensor, labels: Tensor, num_classes: int, samples: Tensor | None) -> None:
     check_rows("inputs", inputs, labels)
     check_rows("grad_outputs", grad_outputs, labels)
     check_num_classes(num_classes)
@@ -57,18 +158,12 @@ def class_gram(
         raise TypeError(f"inputs and grad_outputs need one dtype, got {inputs.dtype} and {grad_outputs.dtype}")
     if samples is not None and samples.shape != labels.shape:
         raise ValueError(f"samples must be [R] with R={labels.shape[0]}, got {tuple(samples.shape)}")
-    return ClassGram(
-        *torch.ops.imbdyn.class_gram(inputs.detach(), grad_outputs.detach(), labels, num_classes, samples, ignore_index)
-    )
+    if samples is not None and samples.dtype != torch.int64:
+        raise TypeError(f"samples must be int64, got {samples.dtype}")
 
 
 def _fake(
-    inputs: Tensor,
-    grad_outputs: Tensor,  # noqa: ARG001
-    labels: Tensor,  # noqa: ARG001
-    num_classes: int,
-    samples: Tensor | None,  # noqa: ARG001
-    ignore_index: int,  # noqa: ARG001
+    inputs: Tensor, _grad_outputs: Tensor, _labels: Tensor, num_classes: int, *_: object
 ) -> tuple[Tensor, Tensor]:
     return (
         inputs.new_empty((num_classes, num_classes), dtype=torch.float64),
@@ -76,9 +171,22 @@ def _fake(
     )
 
 
+def _fake_linear(
+    inputs: Tensor, grad_outputs: Tensor, labels: Tensor, num_classes: int, *_: object
+) -> tuple[Tensor, ...]:
+    return _fake(inputs, grad_outputs, labels, num_classes) + _fake(inputs, grad_outputs, labels, num_classes)
+
+
+_ROWS = "Tensor inputs, Tensor grad_outputs, Tensor labels, int num_classes"
+_OPTIONS = "int ignore_index, bool sample_norms=True"
+define(f"class_gram({_ROWS}, Tensor? samples, {_OPTIONS}) -> (Tensor, Tensor)", _fake)
+define(f"class_gram_linear({_ROWS}, Tensor? samples, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)", _fake_linear)
 define(
-    "class_gram(Tensor inputs, Tensor grad_outputs, Tensor labels, int num_classes, Tensor? samples, "
-    "int ignore_index) -> (Tensor, Tensor)",
+    f"class_gram_conv({_ROWS}, int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups, {_OPTIONS}) "
+    "-> (Tensor, Tensor)",
     _fake,
 )
 implement("class_gram", "portable", "any", "plain torch: gram way or direct way, by shape", class_gram_portable)
+register_second("class_gram_linear", "any", class_gram_linear_portable)
+register_second("class_gram_conv", "any", class_gram_conv_portable)
+register_cpu()

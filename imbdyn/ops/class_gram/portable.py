@@ -6,7 +6,7 @@ R rows, I inputs, O outputs, P classes present, S samples of L rows each.
     direct   R I O + P^2 I O      the class gradients, a slice of outputs at a time (every row is a sample)
     sample   R I O + P^2 I O      the samples' gradients, a slice of samples at a time (L rows each)
 
-Memory stays below `_SCRATCH` elements beside the inputs, whatever R, I and O are.
+Memory stays below `SCRATCH` elements beside the inputs, whatever R, I and O are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from imbdyn.ops._checks import check_labels
 #: Rows of one block of the gram way: two products of 512 x 512 stay in a core's cache.
 _BLOCK = 512
 #: Elements of scratch memory that the direct and the sample way may hold at once (64 MiB in float32).
-_SCRATCH = 1 << 24
+SCRATCH = 1 << 24
 
 
 def class_gram_portable(
@@ -31,8 +31,36 @@ def class_gram_portable(
     num_classes: int,
     samples: Tensor | None,
     ignore_index: int,
+    sample_norms: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Return (gram float64 [C, C], sample_norm_sq float64 [C]); see `imbdyn.ops.class_gram`."""
+    gram, sample_norm_sq = _gram_and_norms(inputs, grad_outputs, labels, num_classes, samples, ignore_index)
+    return gram, sample_norm_sq if sample_norms else sample_norm_sq.fill_(torch.nan)
+
+
+def class_gram_linear_portable(
+    inputs: Tensor,
+    grad_outputs: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    samples: Tensor | None,
+    ignore_index: int,
+    sample_norms: bool = True,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return gram and norms of the weight, then of the bias; see `imbdyn.ops.class_gram_linear`."""
+    ones = inputs.new_ones(1, 1).expand(inputs.shape[0], 1)
+    arguments = (grad_outputs, labels, num_classes, samples, ignore_index, sample_norms)
+    return class_gram_portable(inputs, *arguments) + class_gram_portable(ones, *arguments)
+
+
+def _gram_and_norms(
+    inputs: Tensor,
+    grad_outputs: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    samples: Tensor | None,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor]:
     if not check_labels(labels, num_classes, ignore_index):
         counted = labels != ignore_index
         inputs, grad_outputs, labels = inputs[counted], grad_outputs[counted], labels[counted]
@@ -112,11 +140,11 @@ def _direct_way(
     counts = y_R.bincount(minlength=present).tolist()
     a_by_class, d_by_class = a_RI[order].split(counts), d_RO[order].split(counts)
     gram_PP = a_RI.new_zeros((present, present), dtype=torch.float64)
-    step = max(1, _SCRATCH // (present * a_RI.shape[1]))
+    step = max(1, SCRATCH // (present * a_RI.shape[1]))
     for start in range(0, d_RO.shape[1], step):
         outputs = slice(start, start + step)
         slice_P = torch.stack([(d[:, outputs].T @ a).flatten() for a, d in zip(a_by_class, d_by_class, strict=True)])
-        _add_products(gram_PP, slice_P)
+        add_products(gram_PP, slice_P)
     return gram_PP, norm_P
 
 
@@ -128,8 +156,8 @@ def _sample_way(
     gram_PP = a_RI.new_zeros((present, present), dtype=torch.float64)
     norm_P = a_RI.new_zeros(present, dtype=torch.float64)
     per_output = a_RI.shape[1] * max(present, 8)
-    outputs_at_once = max(1, min(d_RO.shape[1], _SCRATCH // per_output))
-    samples_at_once = max(1, _SCRATCH // (outputs_at_once * a_RI.shape[1]))
+    outputs_at_once = max(1, min(d_RO.shape[1], SCRATCH // per_output))
+    samples_at_once = max(1, SCRATCH // (outputs_at_once * a_RI.shape[1]))
     for start in range(0, d_RO.shape[1], outputs_at_once):
         outputs = slice(start, start + outputs_at_once)
         slice_P = a_RI.new_zeros(present, len(range(d_RO.shape[1])[outputs]) * a_RI.shape[1])
@@ -138,11 +166,11 @@ def _sample_way(
             gradients = torch.bmm(d_SLO[chunk, :, outputs].mT, a_SLI[chunk]).flatten(1)
             slice_P.index_add_(0, y_S[chunk], gradients)
             norm_P.index_add_(0, y_S[chunk], torch.linalg.vector_norm(gradients, dim=1).double().square())
-        _add_products(gram_PP, slice_P)
+        add_products(gram_PP, slice_P)
     return gram_PP, norm_P
 
 
-def _add_products(gram_PP: Tensor, slice_PK: Tensor) -> None:
+def add_products(gram_PP: Tensor, slice_PK: Tensor) -> None:
     """gram += slice slice^T; float32 dot products are kept short and added in float64."""
     for part in slice_PK.split(1 << 14, dim=1):
         gram_PP += (part @ part.T).double()

@@ -1,0 +1,232 @@
+"""class_gram in C++ (csrc/cpu/class_gram.h): one call sorts, multiplies and sums; torch only allocates the results."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from imbdyn.ops import _extension
+from imbdyn.ops._checks import bad_label, check_labels
+from imbdyn.ops._library import implement, unavailable
+from imbdyn.ops._library import register as register_second
+from imbdyn.ops.class_gram.geometry import pad_reached
+
+#: The ways of csrc/cpu/class_gram.h by name. The cheapest is chosen; benchmarks and tests force the others.
+WAYS = {"cheapest": 0, "gram": 1, "direct": 2, "sample": 3}
+
+
+def register() -> None:
+    """Let the compiled kernels serve CPU tensors, or record why they cannot."""
+    _C = _extension.kernels
+    if _C is None:
+        unavailable("class_gram", "cpu", "cpu", "C++", _extension.why_missing)
+        return
+    implement("class_gram", "cpu", "cpu", f"C++, {_C.active_isa()}", class_gram_cpu)
+    register_second("class_gram_linear", "cpu", class_gram_linear_cpu)
+    register_second("class_gram_conv", "cpu", class_gram_conv_cpu)
+
+
+def _results(num_classes: int, sample_norms: bool) -> tuple[Tensor, Tensor]:
+    """Zero-filled: the kernels write what belongs to the classes that are present."""
+    gram = torch.zeros(num_classes, num_classes, dtype=torch.float64)
+    norms = torch.zeros(num_classes, dtype=torch.float64)
+    return gram, norms if sample_norms else norms.fill_(torch.nan)
+
+
+def _addresses(results: tuple[Tensor, Tensor] | None, sample_norms: bool) -> tuple[int, int]:
+    if results is None:
+        return 0, 0
+    return results[0].data_ptr(), results[1].data_ptr() if sample_norms else 0
+
+
+def rows_gram(
+    inputs: Tensor,
+    grad_outputs: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    samples: Tensor | None,
+    ignore_index: int,
+    sample_norms: bool,
+    *,
+    bias: bool,
+    way: str = "cheapest",
+) -> tuple[Tensor, ...]:
+    """Return gram and sample_norm_sq of the weight, and if wanted those of the bias, by one of `WAYS`.
+
+    Raises:
+        ValueError: naming the first row whose label is bad.
+        TypeError: for a dtype that the kernels do not read.
+    """
+    _C = _extension.kernels
+    assert _C is not None
+    weight_results = _results(num_classes, sample_norms)
+    bias_results = _results(num_classes, sample_norms) if bias else None
+    row = _C.class_gram(
+        _extension.element_type("inputs", inputs.dtype),
+        inputs.shape[0],
+        inputs.data_ptr(),
+        inputs.shape[1],
+        *inputs.stride(),
+        grad_outputs.data_ptr(),
+        grad_outputs.shape[1],
+        *grad_outputs.stride(),
+        labels.data_ptr(),
+        labels.stride(0),
+        num_classes,
+        ignore_index,
+        0 if samples is None else samples.data_ptr(),
+        0 if samples is None else samples.stride(0),
+        WAYS[way],
+        *_addresses(weight_results, sample_norms),
+        *_addresses(bias_results, sample_norms),
+        torch.get_num_threads(),
+    )
+    if row >= 0:
+        raise bad_label(row, int(labels[row]), num_classes, ignore_index)
+    return weight_results + (bias_results or ())
+
+
+def class_gram_cpu(
+    inputs: Tensor,
+    grad_outputs: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    samples: Tensor | None,
+    ignore_index: int,
+    sample_norms: bool = True,
+) -> tuple[Tensor, ...]:
+    """Return (gram, sample_norm_sq); see `imbdyn.ops.class_gram`."""
+    return rows_gram(inputs, grad_outputs, labels, num_classes, samples, ignore_index, sample_norms, bias=False)
+
+
+def class_gram_linear_cpu(
+    inputs: Tensor,
+    grad_outputs: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    samples: Tensor | None,
+    ignore_index: int,
+    sample_norms: bool = True,
+) -> tuple[Tensor, ...]:
+    """Return (gram, sample_norm_sq) of the weight and of the bias; see `imbdyn.ops.class_gram_linear`."""
+    return rows_gram(inputs, grad_outputs, labels, num_classes, samples, ignore_index, sample_norms, bias=True)
+
+
+def class_gram_conv_cpu(
+    inputs: Tensor,
+    grad_outputs: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    ignore_index: int,
+    sample_norms: bool = True,
+) -> tuple[Tensor, ...]:
+    """Return (gram, sample_norm_sq); see `imbdyn.ops.class_gram_conv`. `padding` is that before each dimension."""
+    geometry = (kernel_size, stride, padding, dilation)
+    if groups == 1 and _few_places(inputs, grad_outputs, kernel_size):
+        return unfolded_gram(inputs, grad_outputs, labels, num_classes, *geometry, ignore_index, sample_norms)
+    return sliding_gram(inputs, grad_outputs, labels, num_classes, *geometry, groups, ignore_index, sample_norms)
+
+
+def _few_places(inputs: Tensor, grad_outputs: Tensor, kernel_size: list[int]) -> bool:
+    """Return whether pairs of places cost less than products: few images, or small ones with many channels.
+
+    In multiply-adds at full speed, with the constants of csrc/cpu/class_gram.cpp: a product's tile of 6 x 16 costs 700
+    more, a dot product costs 1.3 for each of its multiply-adds and 40 more, and a number unfolded and packed 16.
+    """
+    images, outputs = grad_outputs.shape[:2]
+    columns = inputs.shape[1] * math.prod(kernel_size)
+    rows = images * math.prod(grad_outputs.shape[2:])
+    if not rows * columns * outputs:
+        return False
+    products = rows * columns * outputs + images * columns * outputs * (700 / 96)
+    return rows * (rows + 48) / 2 * (1.3 * (columns + outputs) + 80) + 16 * rows * (columns + outputs) < products
+
+
+def unfolded_gram(
+    inputs: Tensor,
+    grad_outputs: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    ignore_index: int,
+    sample_norms: bool,
+) -> tuple[Tensor, ...]:
+    """Return (gram, sample_norm_sq) of a convolution by the gram way, over places as rows of unfolded inputs."""
+    check_labels(labels, num_classes, ignore_index)  # here, where a bad one is an image's
+    out = grad_outputs.shape[2:]
+    padded = pad_reached(inputs, out, kernel_size, stride, padding, dilation)
+    steps = padded.stride()[2:]
+    taps = [(k, step * d) for k, step, d in zip(kernel_size, steps, dilation, strict=True)]
+    places = [(n, step * s) for n, step, s in zip(out, steps, stride, strict=True)]
+    axes = [(padded.shape[0], padded.stride(0)), *places, (padded.shape[1], padded.stride(1)), *taps]
+    windows = padded.as_strided([n for n, _ in axes], [step for _, step in axes])
+    count = math.prod(out)
+    samples = torch.arange(len(labels)).repeat_interleave(count)
+    return rows_gram(
+        windows.reshape(len(samples), -1),
+        grad_outputs.movedim(1, -1).reshape(len(samples), -1),
+        labels[samples],
+        num_classes,
+        samples,
+        ignore_index,
+        sample_norms,
+        bias=False,
+        way="gram",
+    )
+
+
+def sliding_gram(
+    inputs: Tensor,
+    grad_outputs: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    ignore_index: int,
+    sample_norms: bool,
+) -> tuple[Tensor, ...]:
+    """Return (gram, sample_norm_sq) of a convolution from the images' weight gradients, without unfolding.
+
+    Raises:
+        ValueError: naming the first image whose label is bad.
+        TypeError: for a dtype that the kernels do not read.
+    """
+    _C = _extension.kernels
+    assert _C is not None
+    results = _results(num_classes, sample_norms)
+    row = _C.class_gram_convolution(
+        _extension.element_type("inputs", inputs.dtype),
+        inputs.data_ptr(),
+        inputs.shape,
+        inputs.stride(),
+        grad_outputs.data_ptr(),
+        grad_outputs.shape,
+        grad_outputs.stride(),
+        labels.data_ptr(),
+        labels.stride(0),
+        num_classes,
+        ignore_index,
+        kernel_size,
+        stride,
+        padding,
+        dilation,
+        groups,
+        *_addresses(results, sample_norms),
+        torch.get_num_threads(),
+    )
+    if row >= 0:
+        raise bad_label(row, int(labels[row]), num_classes, ignore_index)
+    return results
