@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from imbdyn.taps.calls import Loose, Node, take_apart
+from imbdyn.taps.calls import Loose, Node, is_in_place, take_apart
 from imbdyn.taps.compiled import CompiledTap, CompiledTapOfView, receive_with, site_number
 from imbdyn.taps.learning import Lesson
 from imbdyn.taps.multi_head_attention import in_the_open
@@ -115,7 +115,7 @@ class Watch(TorchFunctionMode):
                 self.lesson.without_parameters(args, kwargs, result)
             return result
         if self.lesson is not None:
-            self.overwrites[self._next(carriers[0])] = _is_in_place(func)
+            self.overwrites[self._next(carriers[0])] = is_in_place(func)
         kept = args
         if self.overwrites.get(self._next(carriers[0])):
             kept = (args[0].clone(), *args[1:])
@@ -224,12 +224,6 @@ class Watch(TorchFunctionMode):
 def _differentiable(result: Any) -> bool:
     """Whether a result is a tensor with a gradient, and not a parameter that a function hands back."""
     return isinstance(result, Tensor) and result.requires_grad and not isinstance(result, nn.Parameter)
-
-
-def _is_in_place(func: Callable[..., Any]) -> bool:
-    """Whether a function writes its result into its first argument, whose value a rule may need as it was."""
-    name = getattr(func, "__name__", "")
-    return name.startswith("__i") or (name.endswith("_") and not name.endswith("__"))
 
 
 def _kept(tensor: Tensor) -> Tensor:

@@ -54,13 +54,16 @@ class WatchedBatch:
         names = tuple(dict.fromkeys(name for _, name in site.names))
         layout = self.plan.layouts.get(site.key)
         if self.size > 1:
+            known = layout is not None
             layout = None if layout is None else layout.refit(tuple(grad_output.shape), self.size)
             if layout is None:
                 self.incomplete.update(names)
+                self.plan.complete &= not known  # rows that lie in another way are to be learned
                 return
         self.reduced_precision |= grad_output.element_size() < 4
+        only = all(self.plan.uses[name] == 1 for name in names)
         try:
-            self._take(self, Use(site, layout or SINGLE, self.size, loose, grad_output, borrowed))
+            self._take(self, Use(site, layout or SINGLE, self.size, loose, grad_output, borrowed, only))
         except NotCovered as reason:
             self.plan.refuse(names, f"{function_name(site.call[1])} with {reason}")
         except Exception as error:  # a rule may be a user's, and must not break the backward pass

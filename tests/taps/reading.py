@@ -79,7 +79,8 @@ def grams(step: StepGradients, names: Sequence[str]) -> dict[str, Tensor]:
     """Return the Gram matrix of every parameter, [CLASSES, CLASSES]; of absent classes 0."""
     for name in names:
         assert step.has(name), f"{name} was not handed over"
-    read = step.grams(list(names))
+    with torch.no_grad():
+        read = step.grams(list(names))
     full = torch.zeros(len(names), CLASSES, CLASSES, dtype=torch.float64)
     ids = torch.as_tensor(read.class_ids)
     full[:, ids[:, None], ids] = torch.as_tensor(read.gram).double()
