@@ -31,6 +31,8 @@ class Plan:
     """Parameter to the watched function by which it is read."""
     refused: dict[str, str] = field(default_factory=dict)
     """Parameter to the reason why (part of) its gradient cannot be read."""
+    lessons: int = 0
+    """Batches of more than one sample that were learned from."""
     backward_again: bool = False
     """Whether a second backward pass goes through the same forward pass."""
     complete: bool = False

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from imbdyn.taps.calls import Loose
 from imbdyn.taps.layout import SINGLE
+from imbdyn.taps.places import Place
 from imbdyn.taps.plan import Plan
 from imbdyn.taps.registry import NotCovered, function_name
 from imbdyn.taps.uses import Site, Use
@@ -82,13 +83,13 @@ class WatchedBatch:
 class _Tap:
     """The hook on a result."""
 
-    __slots__ = ("_batch", "_loose", "_shape", "_site")
+    __slots__ = ("_batch", "_cut", "_loose", "_site")
 
-    def __init__(self, batch: WatchedBatch, site: Site, loose: Loose, shape: torch.Size) -> None:
+    def __init__(self, batch: WatchedBatch, site: Site, loose: Loose, cut: Callable[[Tensor], Tensor]) -> None:
         self._batch = batch
         self._site = site
         self._loose: Loose | None = loose
-        self._shape = shape
+        self._cut = cut
 
     def __call__(self, grad_output: Tensor) -> None:
         batch, plan = self._batch, self._batch.plan
@@ -98,22 +99,11 @@ class _Tap:
             plan.backward_again = True
             batch.incomplete.update(name for _, name in self._site.names)
             return
-        batch.hand_over(self._site, self._loose, grad_output.reshape(self._shape))
+        batch.hand_over(self._site, self._loose, self._cut(grad_output))
         if plan.complete and not plan.backward_again:
             self._loose = None  # as autograd lets go of its own
 
 
-def tap(batch: WatchedBatch, site: Site, loose: Loose, result: Tensor) -> RemovableHandle:
-    """Hand the gradient of `result` over to `batch` in the backward pass."""
-    return _hooked(result).register_hook(_Tap(batch, site, loose, result.shape))
-
-
-def _hooked(result: Tensor) -> Tensor:
-    """Return the tensor whose gradient hook sees the gradient of `result`.
-
-    F.linear returns a view of its product where the input has more than two dimensions. An in-place function that
-    follows would give the view another history, and a hook on it would never be called; its base keeps the hook.
-    """
-    base = result._base
-    whole = base is not None and base.numel() == result.numel() and base.is_contiguous() and result.is_contiguous()
-    return base if whole and base is not None and base.requires_grad and not base.is_leaf else result
+def tap(batch: WatchedBatch, site: Site, loose: Loose, place: Place) -> RemovableHandle:
+    """Hand the gradient that is seen at `place` over to `batch` in the backward pass."""
+    return place.tensor.register_hook(_Tap(batch, site, loose, place.cut))
