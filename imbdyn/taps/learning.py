@@ -18,9 +18,6 @@ from imbdyn.taps.registry import RULES, function_name
 from imbdyn.taps.uses import Site
 
 
-#: Lessons after which a result that no gradient has reached is given up: layers may be dead, or begin behind a scale of 0.
-_PATIENCE = 4
-
 
 @dataclass
 class _Candidate:
@@ -59,6 +56,7 @@ class Lesson:
         }
         self._candidates: list[_Candidate] = []
         self._values: dict[int, str] = {}
+        self._copies: list[Tensor] = []
         self._for_now: list[str] = []
         self._unmixed = Unmixed()
         self._waiting = False
@@ -73,6 +71,11 @@ class Lesson:
         if self._without_data((args, kwargs), names):
             for t in tensors_of(result):
                 self._constants[id(t)] = t  # held, so that its id stays its own
+
+    def copied(self, value: Tensor, copy: Tensor) -> None:
+        """Take the copy of a value for the value, which is about to be written to."""
+        self._values[id(copy)] = self._values.pop(id(value), "")
+        self._copies.append(copy)
 
     def candidate(
         self, made: Any, carriers: list[str], keys: list[str], result: Tensor, place: Place, names: Mapping[int, str]
@@ -116,22 +119,23 @@ class Lesson:
         for candidate in self._candidates:
             if candidate.resolved:
                 continue
-            if candidate.depends and plan.lessons < _PATIENCE:
+            if candidate.depends and plan.patient:
                 self._waiting = True
             elif self._batch > 1:
-                plan.is_value[candidate.key], plan.keeps[candidate.key] = False, False  # and no layout: not read
+                plan.is_value[candidate.key], plan.keeps[candidate.key] = False, False
                 why = "no gradient reaches" if candidate.depends else "the model's output does not depend on"
-                plan.refuse(
-                    candidate.names,
-                    f"{function_name(candidate.function)}: {why} its result, so that its rows cannot be assigned to "
-                    "samples",
-                )
+                reason = f"{function_name(candidate.function)}: {why} its result, so that its rows are nobody's"
+                plan.unassigned[candidate.key] = reason
+                if candidate.key in plan.unread:
+                    plan.refuse(candidate.names, reason)
         for key in self._for_now:
-            del plan.is_value[key]
+            plan.is_value.pop(key, None)
         plan.complete = self._batch > 1 and not self._waiting and not plan.forced - plan.is_value.keys()
+        plan.unread.clear()
         self._unmixed.end()
         self._candidates.clear()
         self._values.clear()
+        self._copies.clear()
         self._constants.clear()
 
     def _without_data(self, values: Any, names: Mapping[int, str]) -> bool:

@@ -166,6 +166,8 @@ class Watch(TorchFunctionMode):
         copy = target.clone()
         if target in self.made_by:
             self.made_by[copy] = self.made_by.pop(target)
+            if self.lesson is not None:
+                self.lesson.copied(target, copy)
         return copy
 
     def _next(self, carrier: str) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from imbdyn.taps.calls import Loose
-from imbdyn.taps.layout import SINGLE
+from imbdyn.taps.layout import SINGLE, Layout
 from imbdyn.taps.places import Place
 from imbdyn.taps.plan import Plan
 from imbdyn.taps.registry import NotCovered, function_name
@@ -55,11 +55,10 @@ class WatchedBatch:
         names = tuple(dict.fromkeys(name for _, name in site.names))
         layout = self.plan.layouts.get(site.key)
         if self.size > 1:
-            known = layout is not None
-            layout = None if layout is None else layout.refit(tuple(grad_output.shape), self.size)
+            known, layout = layout, layout and layout.refit(tuple(grad_output.shape), self.size)
             if layout is None:
                 self.incomplete.update(names)
-                self.plan.complete &= not known  # rows that lie in another way are to be learned
+                self._unknown(site.key, names, known)
                 return
         self.reduced_precision |= grad_output.element_size() < 4
         only = all(self.plan.uses[name] == 1 for name in names)
@@ -71,6 +70,21 @@ class WatchedBatch:
             self.plan.refuse(
                 names, f"the rule of {function_name(site.call[1])} failed: {type(error).__name__}: {error}"
             )
+
+    def _unknown(self, key: str, names: tuple[str, ...], known: Layout | None) -> None:
+        """Decide what is to be done about a result whose rows are not known, now that its gradient has come."""
+        plan = self.plan
+        if known is not None:  # they lie in another way now
+            plan.complete = False
+            plan.is_value.pop(key, None)
+        elif key not in plan.unassigned:  # it is being learned
+            plan.unread.add(key)
+        elif plan.patient:
+            plan.complete = False
+            plan.is_value.pop(key, None)
+            plan.unassigned.pop(key)
+        else:
+            plan.refuse(names, plan.unassigned[key])
 
     def release(self) -> None:
         """Let go of what the backward pass needed, which a loss that somebody keeps would hold on to."""
