@@ -25,15 +25,12 @@ Node = tuple[Any, ...]
 
 #: Functions whose derivative keeps inner products: they move elements or leave some out, but repeat none; a conversion
 #: to another precision has the identity as its derivative.
-_ISOMETRIES = frozenset(
-    getattr(Tensor, name)
-    for name in (
-        "reshape view flatten unflatten permute transpose t movedim swapaxes squeeze unsqueeze contiguous clone "
-        "chunk split unbind select narrow to float double half bfloat16"
-    ).split()
-) | {
-    *(getattr(torch, name) for name in "reshape flatten unflatten permute transpose t movedim squeeze".split()),
-    *(getattr(torch, name) for name in "unsqueeze clone chunk split unbind select narrow".split()),
+_MOVE = ("reshape", "flatten", "unflatten", "permute", "transpose", "t", "movedim", "swapaxes", "squeeze", "unsqueeze")
+_LEAVE_OUT = ("clone", "chunk", "split", "unbind", "select", "narrow")
+_METHODS = ("view", "contiguous", "to", "float", "double", "half", "bfloat16")
+_ISOMETRIES = {
+    *(getattr(owner, name) for owner in (torch, Tensor) for name in (*_MOVE, *_LEAVE_OUT)),
+    *(getattr(Tensor, name) for name in _METHODS),
     *(getattr(Tensor, name).__get__ for name in ("T", "mT")),
 }
 

@@ -41,7 +41,8 @@ class Layout(NamedTuple):
             return t[None]  # all rows are the one sample's, wherever they lie
         if self.axis == 0 and self.before == 1 and self.after == 1:
             return t
-        return t.unflatten(self.axis, (self.before, batch, self.after)).movedim(self.axis + 1, 0)
+        apart: Tensor = t.unflatten(self.axis, (self.before, batch, self.after)).movedim(self.axis + 1, 0)
+        return apart
 
 
 #: What a batch of one has: all rows belong to its sample.

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -16,7 +15,6 @@ from imbdyn.taps.places import Place, tensors_of
 from imbdyn.taps.plan import Plan
 from imbdyn.taps.registry import RULES, function_name
 from imbdyn.taps.uses import Site
-
 
 
 @dataclass

@@ -261,7 +261,9 @@ class Watch(TorchFunctionMode):
         call, names, loose = self._take_apart(made, self.keeps[key])
         site = site_number(key, call, names)
         function = CompiledTapOfView if self.of_leaf[key] else CompiledTap
-        tapped: Tensor = function.apply(result, self.token, self.number, site, tuple(loose.ints), *loose.tensors)
+        tapped: Tensor = function.apply(  # type: ignore[no-untyped-call]
+            result, self.token, self.number, site, tuple(loose.ints), *loose.tensors
+        )
         return tapped
 
     def receive(self, site: Site, tensors: list[Tensor], ints: list[int], grad_output: Tensor) -> None:

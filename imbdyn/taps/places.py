@@ -32,7 +32,7 @@ def place_of(result: Tensor, arguments: Any, *, in_place: bool) -> Place:
     if base.numel() == result.numel() and base.is_contiguous() and result.is_contiguous():
         return Place(base, partial(_reshaped, result.shape))
     if in_place:
-        offset = result.storage_offset() - base.storage_offset()
+        offset = int(result.storage_offset() - base.storage_offset())
         return Place(base, partial(_part, base.shape, base.stride(), result.shape, result.stride(), offset))
     return Place(result, _as_it_is)
 
@@ -57,7 +57,12 @@ def _reshaped(shape: torch.Size, gradient: Tensor) -> Tensor:
 
 
 def _part(
-    whole: torch.Size, strides: tuple[int, ...], shape: torch.Size, of_part: tuple[int, ...], offset: int, gradient: Tensor
+    whole: torch.Size,
+    strides: tuple[int, ...],
+    shape: torch.Size,
+    of_part: tuple[int, ...],
+    offset: int,
+    gradient: Tensor,
 ) -> Tensor:
     laid_out = torch.empty_strided(whole, strides, dtype=gradient.dtype, device=gradient.device)
     return laid_out.copy_(gradient).as_strided(shape, of_part, offset)

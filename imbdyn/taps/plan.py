@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from imbdyn.taps.layout import Layout
 
-
 _PATIENCE = 4
 
 

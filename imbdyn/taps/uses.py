@@ -153,8 +153,8 @@ class Use:
         called = put_together(args, detached, make), put_together(kwargs, detached, make)
         own = RULES.get(function)
         if own is not None:
-            for argument, part in own.function(self.grad_output, *called[0], **called[1]):
-                source = None if argument is None else sources.get(id(argument))
+            for yielded, part in own.function(self.grad_output, *called[0], **called[1]):
+                source = sources.get(id(yielded))
                 if source is None:
                     continue
                 if self.layout.axis > 0:  # not where the batch is as a rule: it may be where the form has none
@@ -162,7 +162,7 @@ class Use:
                     if not made.fits(self.layout):
                         continue
                     part = partial(_same, made)
-                del sources[id(argument)]
+                del sources[id(yielded)]
                 yield source, part
         if sources:
             yield from self._again(function, called, sources, [a for a in arguments if id(a) in sources])

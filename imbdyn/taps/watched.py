@@ -16,6 +16,7 @@ from imbdyn.taps.plan import Plan
 from imbdyn.taps.registry import NotCovered, function_name
 from imbdyn.taps.uses import Site, Use
 
+
 class WatchedBatch:
     """The labels of a batch and where its uses of parameters go.
 
@@ -40,9 +41,7 @@ class WatchedBatch:
         self.plan = plan
         self._take = take
 
-    def hand_over(
-        self, site: Site, loose: Loose, grad_output: Tensor, *, borrowed: bool = False
-    ) -> None:
+    def hand_over(self, site: Site, loose: Loose, grad_output: Tensor, *, borrowed: bool = False) -> None:
         """Take the gradient of a watched function's result (called in the backward pass)."""
         if self.paused:
             return
@@ -120,4 +119,5 @@ class _Tap:
 
 def tap(batch: WatchedBatch, site: Site, loose: Loose, place: Place) -> RemovableHandle:
     """Hand the gradient that is seen at `place` over to `batch` in the backward pass."""
-    return place.tensor.register_hook(_Tap(batch, site, loose, place.cut))
+    handle: RemovableHandle = place.tensor.register_hook(_Tap(batch, site, loose, place.cut))
+    return handle

@@ -97,7 +97,9 @@ def through_rows(result: Tensor, dy: Tensor, labels: Tensor, parameters: Sequenc
     """Return what flows through the rows of each class, for each parameter: [CLASSES, its elements]."""
     rows = [(labels == c).view(-1, *[1] * (result.dim() - axis - 1)) for c in range(CLASSES)]
     gradients = [torch.autograd.grad(result, parameters, dy * of, retain_graph=True) for of in rows]
-    return [torch.stack([(g.to_dense() if g.is_sparse else g).flatten() for g in of]) for of in zip(*gradients)]
+    return [
+        torch.stack([(g.to_dense() if g.is_sparse else g).flatten() for g in of]) for of in zip(*gradients, strict=True)
+    ]
 
 
 def assert_gram(read: Tensor, gradients: Tensor, relative: float = 1e-5, what: str = "") -> None:

@@ -39,10 +39,10 @@ def windows_of(x: Tensor, windows: int) -> Tensor:
 
 ARRANGED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, int], Tensor], int, Layout]] = {
     # name: (before, after, T, where the rows of `body` are)
-    "sequence first": (lambda x: x.transpose(0, 1), lambda y, n: y.transpose(0, 1), 5, Layout(1, 1, 1)),
-    "sequence first, T == N": (lambda x: x.transpose(0, 1), lambda y, n: y.transpose(0, 1), N, Layout(1, 1, 1)),
-    "sequence first, summed": (lambda x: x.transpose(0, 1), lambda y, n: y.sum(0), N, Layout(1, 1, 1)),
-    "batch first, T == N": (lambda x: x, lambda y, n: y, N, Layout(0, 1, 1)),
+    "sequence first": (lambda x: x.transpose(0, 1), lambda y, _: y.transpose(0, 1), 5, Layout(1, 1, 1)),
+    "sequence first, T == N": (lambda x: x.transpose(0, 1), lambda y, _: y.transpose(0, 1), N, Layout(1, 1, 1)),
+    "sequence first, summed": (lambda x: x.transpose(0, 1), lambda y, _: y.sum(0), N, Layout(1, 1, 1)),
+    "batch first, T == N": (lambda x: x, lambda y, _: y, N, Layout(0, 1, 1)),
     "rows of N x T": (lambda x: x.flatten(0, 1), lambda y, n: y.view(n, -1, 4), 5, Layout(0, 1, 5)),
     "rows of N x T, T == N": (lambda x: x.flatten(0, 1), lambda y, n: y.view(n, -1, 4), N, Layout(0, 1, N)),
     "rows of T x N": (
@@ -58,7 +58,10 @@ ARRANGED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, int], Te
         Layout(0, N, 1),
     ),
     "as many windows as samples, behind": (
-        lambda x: windows_of(x, N), lambda y, n: y.view(n, -1, 4), 2 * N, Layout(0, 1, N)
+        lambda x: windows_of(x, N),
+        lambda y, n: y.view(n, -1, 4),
+        2 * N,
+        Layout(0, 1, N),
     ),
     "as many windows as samples, before": (
         lambda x: windows_of(x, N).view(len(x), N, 2, 4).transpose(0, 1).flatten(0, 1),
@@ -216,9 +219,7 @@ def residual_network(blocks: int) -> nn.Module:
 
 
 def plain_network(layers: int) -> nn.Module:
-    body = [
-        layer for _ in range(layers) for layer in (nn.LazyConv2d(8, 3, padding=1), nn.LazyBatchNorm2d(), nn.ReLU())
-    ]
+    body = [layer for _ in range(layers) for layer in (nn.LazyConv2d(8, 3, padding=1), nn.LazyBatchNorm2d(), nn.ReLU())]
     return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES))
 
 

@@ -7,7 +7,7 @@ that mix the samples too (batch normalisation in training mode), where it is not
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -50,13 +50,9 @@ NORM = {"weight": (6,), "bias": (6,)}
 CASES: dict[str, Case] = {
     "linear": call(F.linear, data(5), w={"weight": (3, 5), "bias": (3,)}),
     "linear of tokens": call(F.linear, data(7, 2, 5), w={"weight": (3, 5), "bias": (3,)}),
-    "linear of strided rows": Case(
-        lambda x, p: F.linear(x.mT, p["w"], p["b"]), data(5, 7), {"w": (3, 5), "b": (3,)}
-    ),
+    "linear of strided rows": Case(lambda x, p: F.linear(x.mT, p["w"], p["b"]), data(5, 7), {"w": (3, 5), "b": (3,)}),
     "linear with one output, a vector": Case(lambda x, p: F.linear(x, p["w"]), data(5), {"w": (5,)}),
-    "addmm": Case(
-        lambda x, p: torch.addmm(p["b"], x, p["w"], beta=0.5, alpha=3), data(5), {"w": (5, 3), "b": (3,)}
-    ),
+    "addmm": Case(lambda x, p: torch.addmm(p["b"], x, p["w"], beta=0.5, alpha=3), data(5), {"w": (5, 3), "b": (3,)}),
     "addmm, a method": Case(lambda x, p: p["b"].addmm(x, p["w"]), data(5), {"w": (5, 3), "b": (1, 1)}),
     "x @ W": Case(lambda x, p: x @ p["w"], data(7, 5), {"w": (5, 3)}),
     "x @ w": Case(lambda x, p: x @ p["w"], data(7, 5), {"w": (5,)}),
@@ -64,9 +60,7 @@ CASES: dict[str, Case] = {
     "W @ x": Case(lambda x, p: p["w"] @ x, data(5, 7), {"w": (3, 5)}),
     "w @ x": Case(lambda x, p: p["w"] @ x, data(5, 7), {"w": (5,)}),
     "W @ x, the batch last": Case(lambda x, p: p["w"] @ x.mT, data(5), {"w": (3, 5)}, axis=1),
-    "W @ x, the batch last of three": Case(
-        lambda x, p: p["w"] @ x.permute(1, 2, 0), data(4, N), {"w": (3, N)}, axis=2
-    ),
+    "W @ x, the batch last of three": Case(lambda x, p: p["w"] @ x.permute(1, 2, 0), data(4, N), {"w": (3, N)}, axis=2),
     "matmul": Case(lambda x, p: torch.matmul(x, p["w"]), data(5), {"w": (5, 3)}),
     "mm": Case(lambda x, p: torch.mm(x, p["w"]), data(5), {"w": (5, 3)}),
     "mm, the weight first": Case(lambda x, p: p["w"].mm(x.mT).mT, data(5), {"w": (3, 5)}, learn=1),
@@ -81,9 +75,7 @@ CASES: dict[str, Case] = {
         lambda x, p: F.bilinear(x[:, 0], x[:, 1], p["w"], p["b"]), data(2, 5), {"w": (3, 5, 5), "b": (3,)}
     ),
     "addcmul": Case(lambda x, p: torch.addcmul(p["b"], x, p["w"], value=2), data(7, 5), {"w": (5,), "b": (7, 1)}),
-    "conv1d": call(
-        F.conv1d, data(2, 9), w={"weight": (3, 2, 4), "bias": (3,)}, stride=2, padding=3, dilation=2
-    ),
+    "conv1d": call(F.conv1d, data(2, 9), w={"weight": (3, 2, 4), "bias": (3,)}, stride=2, padding=3, dilation=2),
     "conv2d": call(F.conv2d, data(2, 7, 6), w={"weight": (3, 2, 3, 2), "bias": (3,)}),
     "conv2d strided and dilated": call(
         F.conv2d, data(2, 11, 12), w={"weight": (3, 2, 2, 3)}, stride=(2, 3), dilation=(3, 2), padding=(1, 2)
@@ -169,7 +161,9 @@ CASES: dict[str, Case] = {
     "repeat": Case(lambda x, p: p["a"].repeat(N, 1, 1) * x, data(4, 3), {"a": (4, 3)}),
     "repeat of a whole": Case(lambda x, p: p["a"].repeat(N, 2, 1) * x, data(4, 3), {"a": (2, 3)}),
     "prelu": call(F.prelu, lambda: torch.randn(N, 6, 4).double(), w={"weight": (6,)}),
-    "cat with data": Case(lambda x, p: torch.cat([x, p["a"].expand(N, 3)], 1) * p["b"], data(4), {"a": (3,), "b": (7,)}),
+    "cat with data": Case(
+        lambda x, p: torch.cat([x, p["a"].expand(N, 3)], 1) * p["b"], data(4), {"a": (3,), "b": (7,)}
+    ),
     "where": Case(lambda x, p: torch.where(x > 3, x, p["a"]), data(4, 3), {"a": (3,)}),
     "several results": Case(lambda x, p: torch.add(*torch.split(x * p["a"], 2, 1)), data(4, 3), {"a": (3,)}),
 }
@@ -217,9 +211,7 @@ def test_class_gradients_are_what_flows_through_the_rows_of_the_class(name: str)
     y = model(x)
     dy = torch.randn_like(y)
     names = list(case.shapes)
-    expected = dict(
-        zip(names, through_rows(y, dy, labels, list(model.parameters()), case.axis), strict=True)
-    )
+    expected = dict(zip(names, through_rows(y, dy, labels, list(model.parameters()), case.axis), strict=True))
     reader = Reader(model)
     for at_once in (True, True, False):
         # the experiment looks at an output whose first dimension is the batch

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from reading import CLASSES, assert_gram, assert_read, by_definition, grams, Reader
+from reading import CLASSES, Reader, assert_gram, assert_read, by_definition, grams
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -18,7 +18,9 @@ D = 6
 class Model(nn.Module):
     """x [N, T, D] through a function of parameters, a nonlinearity and a linear head."""
 
-    def __init__(self, function: Callable[[Tensor, dict[str, nn.Parameter]], Tensor], **shapes: tuple[int, ...]) -> None:
+    def __init__(
+        self, function: Callable[[Tensor, dict[str, nn.Parameter]], Tensor], **shapes: tuple[int, ...]
+    ) -> None:
         super().__init__()
         self.function = function
         self.p = nn.ParameterDict({name: nn.Parameter(torch.randn(shape)) for name, shape in shapes.items()})
@@ -54,7 +56,7 @@ VALUES: dict[str, tuple[Callable[..., Tensor], dict[str, tuple[int, ...]]]] = {
     "slices": (lambda x, p: F.linear(x, p["w"][:4]) * F.linear(x, p["w"][4:8]), {"w": (9, D)}),
     "chunks": (lambda x, p: torch.add(*(F.linear(x, c) for c in p["w"].chunk(2))), {"w": (8, D)}),
     "split and unbind": (
-        lambda x, p: torch.add(*(F.linear(x, *wb) for wb in zip(p["w"].split(4), p["b"].unbind()))),
+        lambda x, p: torch.add(*(F.linear(x, *wb) for wb in zip(p["w"].split(4), p["b"].unbind(), strict=True))),
         {"w": (8, D), "b": (2, 4)},
     ),
     "an integer index": (lambda x, p: F.linear(x, p["w"][1]), {"w": (2, 4, D)}),
@@ -153,9 +155,7 @@ def test_random_values_are_not_covered_and_draw_no_numbers(x: Tensor, labels: Te
         torch.manual_seed(3)
         reader.read(lambda: model(x), labels)
         assert torch.equal(torch.get_rng_state(), after)
-    assert reader.plan.refused == {
-        "p.w": "torch.nn.functional.linear with random numbers, which cannot be drawn again"
-    }
+    assert reader.plan.refused == {"p.w": "torch.nn.functional.linear with random numbers, which cannot be drawn again"}
 
 
 def test_a_value_that_is_written_to_through_a_view_is_not_covered(x: Tensor, labels: Tensor) -> None:

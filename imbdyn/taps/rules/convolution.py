@@ -68,9 +68,7 @@ def _sizes(value: Sizes, dims: int) -> tuple[int, ...]:
     return (value,) * dims if isinstance(value, int) else tuple(value) * (dims if len(value) == 1 else 1)
 
 
-def _padding(
-    padding: str | Sizes, kernel: tuple[int, ...], dilation: tuple[int, ...]
-) -> tuple[tuple[int, int], ...]:
+def _padding(padding: str | Sizes, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     """Return the zeros (before, after) in each dimension; "same" puts an odd one at the end, as torch does."""
     if padding == "valid":
         return ((0, 0),) * len(kernel)
