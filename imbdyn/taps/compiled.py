@@ -26,7 +26,8 @@ def receive_with(watch: int, owner: Any) -> None:
     _RECEIVERS[watch] = owner
 
 
-@torch._dynamo.assume_constant_result  # run while a graph is made, with what is constant in it
+# run while a graph is made, with what is constant in it
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
 def site_number(key: str, call: Node, names: tuple[tuple[int, str], ...]) -> int:
     """Keep a site for the graph that is being made; return its number."""
     _SITES.append(Site(key, call, names))
@@ -46,9 +47,7 @@ def _hand_over(
         owner.receive(int(batch), _SITES[site], tensors, ints, grad_output)
 
 
-def _hand_over_fake(
-    batch: Tensor, grad_output: Tensor, tensors: list[Tensor], ints: list[int], watch: int, site: int
-) -> None:
+def _hand_over_fake(*_args: Any) -> None:
     return None
 
 
@@ -75,7 +74,7 @@ class CompiledTap(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
         """Hand over, and let the gradient pass."""
         batch, *tensors = ctx.saved_tensors
         torch.ops.imbdyn.hand_over(batch, grad_output, tensors, list(ctx.ints), ctx.watch, ctx.site)
