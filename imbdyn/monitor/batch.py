@@ -8,12 +8,22 @@ from typing import Protocol
 
 from torch import Tensor
 
+from imbdyn.monitor.labels import heaviest, shares
 from imbdyn.monitor.step import OptimizerStep
 from imbdyn.taps import FeatureWatch, WatchedBatch
 
 
 class Batch:
-    """`with monitor.batch(labels):`; the owner enters what it needs into `modes`, where features are read `features`."""
+    """`with monitor.batch(labels):`; its owner enters what it needs into `modes`.
+
+    Args:
+        owner: told when it begins and ends.
+        labels: int64 [N], or soft, [N, C].
+        wants_logits: whether the logits are to be read.
+        step: the optimizer step that the batch belongs to; None in an evaluation.
+        watched: whether class gradients are to be read.
+        features: mode that reads features, where they are read.
+    """
 
     def __init__(
         self,
@@ -25,15 +35,16 @@ class Batch:
         watched: bool = False,
         features: FeatureWatch | None = None,
     ) -> None:
-        self.labels = labels
+        self.labels = heaviest(labels)
+        """int64 [N]."""
+        self.shares = shares(labels) if watched else None
+        """int64 [N], or soft, [N, C]: whose class gradients are read, where they are."""
         self.wants_logits = wants_logits
         """Whether the logits are still to be read; a second forward pass in one batch is not."""
         self.logits: Tensor | None = None
         """[N, C], from the forward pass until they are counted."""
         self.step = step
         """The optimizer step that the batch belongs to; None in an evaluation."""
-        self.wants_watch = watched
-        """Whether the class gradients of this batch are to be read."""
         self.watched: WatchedBatch | None = None
         """What is read of them, once the batch is entered."""
         self.features = features

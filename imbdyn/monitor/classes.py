@@ -17,7 +17,7 @@ class Classes:
     ids: NDArray[np.int64]
     """[K], ascending."""
     count: NDArray[np.float64]
-    """[K], samples; of soft labels, the sum of their weights."""
+    """[K], samples; of soft labels, those in which the class has a weight."""
     groups: int
     """K, or K + 1 where samples count nowhere: their rows are a group of their own, since gradient may flow there."""
     labels: tuple[Tensor, ...]
@@ -32,18 +32,21 @@ class Classes:
             num_classes: C.
             ignore_index: label of samples that count nowhere.
         """
-        weight = sum(_weights(label, num_classes, ignore_index) for label in labels)
-        assert isinstance(weight, Tensor)
-        present = weight[:num_classes].nonzero()[:, 0]
-        ignored = bool(weight[num_classes] > 0)
+        labels = [_of_one_class(label) for label in labels]
+        count = sum(_samples(label, num_classes, ignore_index) for label in labels)
+        assert isinstance(count, Tensor)
+        present = count[:num_classes].nonzero()[:, 0]
+        ignored = bool(count[num_classes] > 0)
         index = present.new_full((num_classes + 1,), len(present))
         index[present] = torch.arange(len(present), device=present.device)
         return cls(
             present.cpu().numpy(),
-            weight[present].cpu().numpy(),
+            count[present].double().cpu().numpy(),
             len(present) + ignored,
             tuple(
-                label[:, present] if label.is_floating_point() else index[_slot(label, num_classes, ignore_index)]
+                torch.nn.functional.pad(label[:, present], (0, int(ignored)))
+                if label.is_floating_point()
+                else index[_slot(label, num_classes, ignore_index)]
                 for label in labels
             ),
         )
@@ -61,8 +64,14 @@ def _slot(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     return torch.where(counts, labels, num_classes)
 
 
-def _weights(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """Return the samples of each class, and of none, as float64 [C + 1]."""
+def _of_one_class(labels: Tensor) -> Tensor:
+    """Return soft labels in which every sample has one class as int64 [N], all others as they are."""
+    one_hot = labels.is_floating_point() and bool(((labels != 0).sum(1) == 1).all())
+    return labels.argmax(1) if one_hot else labels
+
+
+def _samples(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Return the number of samples of each class, and of none, int64 [C + 1]."""
     if labels.is_floating_point():
-        return torch.nn.functional.pad(labels.double().sum(0), (0, 1))
-    return _slot(labels, num_classes, ignore_index).bincount(minlength=num_classes + 1).double()
+        return torch.nn.functional.pad((labels != 0).sum(0), (0, 1))
+    return _slot(labels, num_classes, ignore_index).bincount(minlength=num_classes + 1)

@@ -82,6 +82,11 @@ class StepGradients:
         """How many micro-batches are read."""
         return len(self._watched)
 
+    @property
+    def began(self) -> bool:
+        """Whether any gradient has come."""
+        return bool(self._made or self._held)
+
     def has_room(self) -> bool:
         """Whether another micro-batch of the same size can be read."""
         if not self._watched:
@@ -117,9 +122,14 @@ class StepGradients:
 
     def has(self, parameter: str) -> bool:
         """Whether the whole gradient of `parameter` was handed over, in the batches that were read."""
-        return (parameter in self._made or parameter in self._held) and not any(
-            parameter in watched.incomplete for watched in self._watched
-        )
+        return (parameter in self._made or parameter in self._held) and not self._is_incomplete(parameter)
+
+    def is_missing(self, parameter: str) -> bool:
+        """Whether nothing of `parameter` was seen, which is more than a use that is still to be learned."""
+        return not (parameter in self._made or parameter in self._held or self._is_incomplete(parameter))
+
+    def _is_incomplete(self, parameter: str) -> bool:
+        return any(parameter in watched.incomplete for watched in self._watched)
 
     def reduced_precision(self) -> bool:
         """Whether an output gradient came in bfloat16 or float16, as under autocast."""
@@ -144,6 +154,10 @@ class StepGradients:
         if batch.size == 0:
             for name in names:
                 self._held.setdefault(name, [])
+            return
+        if not names.isdisjoint(self._made):  # a second backward pass through one forward pass: next time all is held
+            self._plan.backward_again = True
+            batch.incomplete.update(names)
             return
         now = self._at_once and len(self._watched) == 1 and all(self._plan.uses[name] == 1 for name in names)
         if not now:

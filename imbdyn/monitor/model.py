@@ -26,6 +26,7 @@ class WatchedModel:
         self.inner: nn.Module = getattr(module, "_orig_mod", module)  # torch.compile wraps the module it was given
         self._num_classes = num_classes
         self._logits = logits
+        self._feature_watch = FeatureWatch(num_classes)
         self.classifier_weight: str | None = None
         """Name of the classifier's weight [C, D]; None until its function was seen, or was named."""
         self.classifier_bias: str | None = None
@@ -69,8 +70,8 @@ class WatchedModel:
 
     def feature_watch(self) -> FeatureWatch:
         """Return a mode that reads the classifier's input, and finds the classifier if it is not known."""
-        names = {id(p): name for name, p in self.inner.named_parameters()}
-        return FeatureWatch(names, self._num_classes, self.classifier_weight)
+        self._feature_watch.begin({id(p): name for name, p in self.inner.named_parameters()}, self.classifier_weight)
+        return self._feature_watch
 
     def learn_classifier(self, watch: FeatureWatch) -> None:
         """Take over what a feature watch found."""

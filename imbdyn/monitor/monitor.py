@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
@@ -12,12 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from imbdyn.monitor import lifetime
+from imbdyn.monitor import lifetime, outputs
 from imbdyn.monitor.arguments import check_arguments
 from imbdyn.monitor.batch import Batch
 from imbdyn.monitor.cadence import Cadence
 from imbdyn.monitor.evaluation import Evaluation
 from imbdyn.monitor.gradients import StepGradients
+from imbdyn.monitor.labels import check_form, check_values
 from imbdyn.monitor.model import WatchedModel
 from imbdyn.monitor.problems import Problems
 from imbdyn.monitor.recorder import Recorder
@@ -25,7 +25,7 @@ from imbdyn.monitor.residuals import warn_of_residuals
 from imbdyn.monitor.step import GradientReading, OptimizerStep
 from imbdyn.monitor.stopwatch import Stopwatch
 from imbdyn.monitor.watching import Watching
-from imbdyn.ops._checks import IGNORE_INDEX, check_labels
+from imbdyn.ops._checks import IGNORE_INDEX
 from imbdyn.trace import TraceWriter
 
 #: Steps between two looks at whether the writer is to write; sampled steps, which make most rows, always look.
@@ -91,9 +91,9 @@ class Monitor:
         self._num_classes = num_classes
         self._ignore_index = ignore_index
         self._model = WatchedModel(model, num_classes, classifier, logits)
-        self._watching = Watching(self._model)
         self._batches_before = 0
         self._problems = Problems(on_error)
+        self._watching = Watching(self._model, self._problems)
         self._cadence = Cadence(budget, interval)
         self._stopwatch = Stopwatch(self._cadence.spend)
         self._batch: Batch | None = None
@@ -117,9 +117,9 @@ class Monitor:
             lifetime.closed(self, model)
             raise
         self._hooks = [
-            model.register_forward_hook(OutputHook(self)),
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
+            outputs.follow(model, self),
+            optimizer.register_step_pre_hook(self._before_step).remove,
+            optimizer.register_step_post_hook(self._after_step).remove,
         ]
         lifetime.opened(self)
 
@@ -140,23 +140,25 @@ class Monitor:
         """Return the context in which one (micro-)batch with these labels runs: forward and, in training, backward.
 
         Args:
-            labels: int64 [N], each in 0..num_classes-1 or `ignore_index`, in the order of the model's output.
+            labels: int64 [N], each in 0..num_classes-1 or `ignore_index`, in the order of the model's output. Or soft,
+                floating point [N, C], as mixup, CutMix and distillation have them: not negative, and not all zero in a
+                row. Of each sample's gradient every class then gets the share of its weight in the row; loss, accuracy
+                and the other rates of a class, and its counts, are those of the samples whose heaviest class it is.
 
         Raises:
-            TypeError: if `labels` is not int64 [N].
-            ValueError: if a label is no class (the message names the row). Labels on a GPU are not range-checked, since
-                that would wait for it, nor are those of a step that is not read.
+            TypeError: if `labels` is neither of these.
+            ValueError: if a label is no class, or a row no shares (the message names the row). Labels on a GPU are not
+                looked at, since that would wait for it, nor are those of a step that is not read.
         """
         if self._closed:
             raise ValueError("this Monitor is closed")
         if self._batch is not None:
             raise ValueError("monitor.batch(...) inside another monitor.batch(...): leave the first one before")
         with self._stopwatch:
-            if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.dtype != torch.int64:
-                raise TypeError(f"labels must be a tensor int64 [N], got {_kind(labels)}")
+            check_form(labels, self._num_classes)
             self._cadence.start()
             if self._evaluation is not None:
-                self._check(labels)
+                check_values(labels, self._num_classes, self._ignore_index)
                 return Batch(self, labels, wants_logits=True, features=self._model.feature_watch())
             if torch.is_grad_enabled():
                 return self._training_batch(labels)
@@ -203,8 +205,8 @@ class Monitor:
         if self._closed:
             return
         self._closed = True
-        for hook in self._hooks:
-            hook.remove()
+        for remove in self._hooks:
+            remove()
         lifetime.closed(self, self._model.module)
         try:
             with self._stopwatch:
@@ -230,8 +232,8 @@ class Monitor:
             with self._stopwatch:
                 batch.step.batches += 1
                 self._recorder.count_classes(batch.labels)
-                if batch.wants_watch and batch.modes is not None:
-                    batch.watched = self._watching.begin(batch.step, batch.labels, batch.modes)
+                if batch.shares is not None and batch.modes is not None:
+                    batch.watched = self._watching.begin(batch.step, batch.shares, batch.modes)
 
     def leave_batch(self, batch: Batch, *, completed: bool) -> None:
         """Take over what a batch collected (called by the context that `batch` returns)."""
@@ -240,9 +242,7 @@ class Monitor:
             self._watching.end()
         if completed:
             if batch.wants_logits:
-                self._problems.warn(
-                    "no forward pass", "no forward pass of the monitored model was seen inside a monitor.batch(...)"
-                )
+                self._problems.warn("no forward pass", outputs.why_unseen(self._model.module))
             self._take_over(batch)
         if batch.watched is not None:
             self._cadence.spend(batch.watched.seconds)
@@ -261,13 +261,9 @@ class Monitor:
             if logits is not None:
                 self._recorder.window.add(logits, batch.labels)
 
-    def _check(self, labels: Tensor) -> None:
-        if labels.is_cpu:
-            check_labels(labels, self._num_classes, self._ignore_index)
-
     def _training_batch(self, labels: Tensor) -> Batch:
         step = self._step
-        if step is not None and step.sampled and self._model.has_no_gradient():
+        if step is not None and step.gradients.began and self._model.has_no_gradient():
             step.gradients.release()
             step = None  # its gradients were thrown away, as a GradScaler does that finds an inf: no step came of it
         if step is None:
@@ -280,10 +276,16 @@ class Monitor:
                 read_logits=sampled or self._cadence.logits_due(),
             )
         if step.read_logits:
-            self._check(labels)
+            check_values(labels, self._num_classes, self._ignore_index)
         watched = step.sampled and step.gradients.has_room()
         features = self._model.feature_watch() if watched and self._model.classifier_weight is None else None
         return Batch(self, labels, wants_logits=step.read_logits, step=step, watched=watched, features=features)
+
+    def run_compiled(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Run a compiled forward pass (called in its place)."""
+        if self._batch is None or self._batch.watched is None:
+            return call(*args, **kwargs)
+        return self._watching.run_compiled(call, args, kwargs, self._batch.watched)
 
     def after_forward(self, output: Any) -> None:
         """Remember the logits of a forward pass (called by the hook on the model)."""
@@ -296,7 +298,12 @@ class Monitor:
                 batch.logits = self._model.logits_of(output, batch.labels).detach()
                 batch.wants_logits = False
         if batch.watched is not None and not self._watching.plan.complete:
-            with self._stopwatch, self._problems.contained("learning the model"), torch._C.DisableTorchFunction():
+            with (
+                self._stopwatch,
+                self._problems.contained("learning the model"),
+                torch._C.DisableTorchFunction(),
+                torch._C._DisableAutocast(),
+            ):
                 self._watching.after_forward(output, batch.watched)
 
     def _before_step(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
@@ -307,6 +314,7 @@ class Monitor:
             step.tried = True
             with self._reading("the gradients"):
                 step.read_gradients(self._model, optimizer, self._watching.plan)
+                self._watching.missed(step.missing)
 
     def _after_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
         step, self._step = self._step, None
@@ -350,31 +358,12 @@ class Monitor:
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
-        """Time a part of the instrument, contain its failure, and keep our own functions out of a mode that is on."""
+        """Time a part of the instrument, contain its failure, and keep it out of modes and an autocast that are on."""
         with (
             self._stopwatch,
             self._problems.contained(f"reading {what}"),
             torch._C.DisableTorchFunction(),
+            torch._C._DisableAutocast(),
             torch.no_grad(),
         ):
             yield
-
-
-class OutputHook:
-    """The hook on the model. A copy of the model, or one that was saved and loaded, has one that does nothing."""
-
-    def __init__(self, monitor: Monitor | None = None) -> None:
-        self._monitor = None if monitor is None else weakref.ref(monitor)
-
-    def __call__(self, _module: nn.Module, _args: Any, output: Any) -> None:
-        """Hand the output of a forward pass over."""
-        monitor = None if self._monitor is None else self._monitor()
-        if monitor is not None:
-            monitor.after_forward(output)
-
-    def __reduce__(self) -> tuple[type[OutputHook], tuple[()]]:
-        return OutputHook, ()
-
-
-def _kind(value: object) -> str:
-    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -47,21 +47,29 @@ class OptimizerStep:
         self.gradients = gradients
         self.tried = False
         """Whether reading the gradients was begun."""
+        self.missing: list[str] = []
+        """Parameters that have a gradient and are known, and of which nothing was seen all the same."""
         self.reading: GradientReading | None = None
 
     def read_gradients(self, model: WatchedModel, optimizer: torch.optim.Optimizer, plan: Plan) -> None:
         """Fill `reading`: called when the gradients are complete and the weights have not moved.
 
-        Only the parameters that `optimizer` is about to move are read: another optimizer's have steps of their own.
+        Nothing is read of a step that a fused optimizer will leave out, since a GradScaler has found an inf. Of the
+        others, only the parameters that `optimizer` is about to move: another optimizer's have steps of their own.
         """
+        if _is_skipped(optimizer):
+            return
         moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
         parameters = {n: p for n, p in model.trainable().items() if p.grad is not None and id(p) in moved}
         grads = [_dense(p.grad) for p in parameters.values()]
         tensors = [p.detach() for p in parameters.values()]
-        grad_norm = parameter_norms(tensors, grads, [None] * len(grads)).tensors[:, 1].cpu().numpy()
-        for name, norm in zip(parameters, grad_norm, strict=True):
-            if name in plan.rule_of and norm > 0 and self.batches and not self.gradients.has(name):
-                plan.refuse((name,), "its rows did not come in the backward pass")
+        # a fused optimizer takes a GradScaler's scale out of the gradients itself
+        unscale = 1 / float(getattr(optimizer, "grad_scale", None) or 1.0)
+        grad_norm = parameter_norms(tensors, grads, [None] * len(grads)).tensors[:, 1].cpu().numpy() * unscale
+        if self.gradients.batches == self.batches > 0:
+            for name, norm in zip(parameters, grad_norm, strict=True):
+                if name in plan.rule_of and norm > 0 and self.gradients.is_missing(name):
+                    self.missing.append(name)
         covered = [name for name in plan.covered() if name in parameters and self.gradients.has(name)]
         grams, scale, residuals = None, None, {}
         if covered:
@@ -86,3 +94,8 @@ class OptimizerStep:
 def _dense(grad: Tensor | None) -> Tensor:
     assert grad is not None
     return grad.to_dense() if grad.is_sparse else grad.detach()
+
+
+def _is_skipped(optimizer: torch.optim.Optimizer) -> bool:
+    found_inf = getattr(optimizer, "found_inf", None)  # set by a GradScaler for the time of the step
+    return found_inf is not None and bool(found_inf)

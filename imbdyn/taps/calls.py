@@ -23,16 +23,14 @@ from torch import Tensor, nn
 
 Node = tuple[Any, ...]
 
-#: Functions whose derivative keeps inner products: they only move elements, or leave some out.
-_ISOMETRIES = frozenset(
-    getattr(Tensor, name)
-    for name in (
-        "reshape view flatten unflatten permute transpose t movedim swapaxes squeeze unsqueeze contiguous clone "
-        "view_as reshape_as chunk split unbind select narrow to float double"
-    ).split()
-) | {
-    *(getattr(torch, name) for name in "reshape flatten unflatten permute transpose t movedim squeeze".split()),
-    *(getattr(torch, name) for name in "unsqueeze clone chunk split unbind select narrow".split()),
+#: Functions whose derivative keeps inner products: they move elements or leave some out, but repeat none; a conversion
+#: to another precision has the identity as its derivative.
+_MOVE = ("reshape", "flatten", "unflatten", "permute", "transpose", "t", "movedim", "swapaxes", "squeeze", "unsqueeze")
+_LEAVE_OUT = ("clone", "chunk", "split", "unbind", "select", "narrow")
+_METHODS = ("view", "contiguous", "to", "float", "double", "half", "bfloat16")
+_ISOMETRIES = {
+    *(getattr(owner, name) for owner in (torch, Tensor) for name in (*_MOVE, *_LEAVE_OUT)),
+    *(getattr(Tensor, name) for name in _METHODS),
     *(getattr(Tensor, name).__get__ for name in ("T", "mT")),
 }
 
@@ -119,7 +117,7 @@ def tensors_in(node: Node) -> list[int]:
     """Return the numbers of the tensors that a node is made of."""
     if node[0] == "tensor":
         return [node[1]]
-    return [i for entry in node if isinstance(entry, tuple) for i in _tensors_in_entry(entry)]
+    return [i for entry in _children(node) for i in tensors_in(entry)]
 
 
 def direct_tensors(node: Node) -> list[int]:
@@ -128,30 +126,49 @@ def direct_tensors(node: Node) -> list[int]:
         return [node[1]]
     if node[0] == "call":
         return []
-    entries = {"tuple": node[1:], "list": node[1:], "dict": node[2:]}.get(node[0], ((),))[0]
-    return [i for entry in entries for i in direct_tensors(entry)]
+    return [i for entry in _children(node) for i in direct_tensors(entry)]
 
 
-def _tensors_in_entry(entry: tuple[Any, ...]) -> list[int]:
-    if entry and isinstance(entry[0], str):
-        return tensors_in(entry)
-    return [i for inner in entry if isinstance(inner, tuple) for i in _tensors_in_entry(inner)]
+def _children(node: Node) -> tuple[Node, ...]:
+    kind = node[0]
+    if kind in ("tuple", "list"):
+        return tuple(node[1])
+    if kind == "dict":
+        return tuple(node[2])
+    if kind == "slice":
+        return node[1:]
+    return node[2:4] if kind == "call" else ()
 
 
 def is_isometry(node: Node) -> bool:
-    """Whether inner products of class gradients of a parameter-like value are those of its one parameter."""
+    """Whether inner products of gradients of a parameter-like value are those of its one parameter's gradients."""
     if node[0] == "tensor":
         return True
     if node[0] != "call":
         return False
-    _, function, args, kwargs, _ = node
-    if function is Tensor.__getitem__:
-        plain = not any(entry[0] in ("tensor", "call", "list") for entry in _entries(args[1][1]))
-    else:
-        plain = function in _ISOMETRIES
-    rest = [*args[1][1:], *kwargs[2]]
-    return plain and not any(tensors_in(entry) for entry in rest) and is_isometry(args[1][0])
+    _, function, (_, args), kwargs, _ = node
+    if not args or any(tensors_in(entry) for entry in (*args[1:], *kwargs[2])):
+        return False
+    plain = _is_basic(args[1]) if function is Tensor.__getitem__ else function in _ISOMETRIES
+    return plain and is_isometry(args[0])
 
 
-def _entries(index: Node) -> tuple[Node, ...]:
-    return index[1] if index[0] in ("tuple", "list") else (index,)
+def _is_basic(index: Node) -> bool:
+    """Whether an index is of integers, slices, ... and None: any other may hold an entry twice."""
+    return all(
+        kind in ("int", "slice") or (kind == "const" and (rest[0] is None or rest[0] is ...))
+        for kind, *rest in (index[1] if index[0] == "tuple" else (index,))
+    )
+
+
+def is_in_place(function: Callable[..., Any]) -> bool:
+    """Whether a function writes its result into its first argument, whose value a rule may need as it was."""
+    name = getattr(function, "__name__", "")
+    return (name.startswith("__i") and hasattr(Tensor, name)) or (name.endswith("_") and not name.endswith("__"))
+
+
+def assigned(target: Tensor, index: Any, value: Any) -> Tensor:
+    """`target[index] = value`, as a function of what `target` was."""
+    target = target.clone()
+    target[index] = value
+    return target

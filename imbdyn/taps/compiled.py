@@ -1,7 +1,7 @@
 """Taps in a graph of torch.compile, which cannot hold hooks: an identity whose backward calls an opaque op.
 
-The graph holds two constant numbers, of the watch and of the site; everything else is Python, run in the backward pass
-as it is run in eager mode.
+The graph holds two constant numbers, of the watch and of the site, and one that it is given each time it runs, of the
+batch; everything else is Python, run in the backward pass as it is run in eager mode.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
+from torch._library.effects import EffectType
 
 from imbdyn.taps.calls import Node
 from imbdyn.taps.uses import Site
@@ -25,7 +26,8 @@ def receive_with(watch: int, owner: Any) -> None:
     _RECEIVERS[watch] = owner
 
 
-@torch._dynamo.assume_constant_result  # run while a graph is made, with what is constant in it
+# run while a graph is made, with what is constant in it
+@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
 def site_number(key: str, call: Node, names: tuple[tuple[int, str], ...]) -> int:
     """Keep a site for the graph that is being made; return its number."""
     _SITES.append(Site(key, call, names))
@@ -33,7 +35,7 @@ def site_number(key: str, call: Node, names: tuple[tuple[int, str], ...]) -> int
 
 
 def _hand_over(
-    token: Tensor,  # noqa: ARG001 - said to be written, so that the op is neither dropped nor moved
+    batch: Tensor,
     grad_output: Tensor,
     tensors: list[Tensor],
     ints: list[int],
@@ -42,25 +44,20 @@ def _hand_over(
 ) -> None:
     owner = _RECEIVERS.get(watch)
     if owner is not None:
-        owner.receive(_SITES[site], tensors, ints, grad_output)
+        owner.receive(int(batch), _SITES[site], tensors, ints, grad_output)
 
 
-def _hand_over_fake(
-    token: Tensor,
-    grad_output: Tensor,
-    tensors: list[Tensor],
-    ints: list[int],
-    watch: int,
-    site: int,  # noqa: ARG001
-) -> None:
+def _hand_over_fake(*_args: Any) -> None:
     return None
 
 
 _LIBRARY.define(
-    "hand_over(Tensor(a!) token, Tensor grad_output, Tensor[] tensors, SymInt[] ints, int watch, int site) -> ()"
+    "hand_over(Tensor batch, Tensor grad_output, Tensor[] tensors, SymInt[] ints, int watch, int site) -> ()"
 )
 _LIBRARY.impl("hand_over", _hand_over, "CompositeExplicitAutograd")
 torch.library.register_fake("imbdyn::hand_over", _hand_over_fake, lib=_LIBRARY)
+# neither dropped, though nothing comes of it, nor moved before what it reads
+torch.library._register_effectful_op("imbdyn::hand_over", EffectType.ORDERED, lib=_LIBRARY)
 
 
 class CompiledTap(torch.autograd.Function):
@@ -68,19 +65,19 @@ class CompiledTap(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, result: Tensor, token: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor
+        ctx: Any, result: Tensor, batch: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor
     ) -> Tensor:
         """Return `result` itself."""
-        ctx.save_for_backward(token, *tensors)
+        ctx.save_for_backward(batch, *tensors)
         ctx.watch, ctx.site, ctx.ints = watch, site, ints
         ctx.mark_dirty(result)
         return result
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: Tensor) -> Any:
         """Hand over, and let the gradient pass."""
-        token, *tensors = ctx.saved_tensors
-        torch.ops.imbdyn.hand_over(token, grad_output, tensors, list(ctx.ints), ctx.watch, ctx.site)
+        batch, *tensors = ctx.saved_tensors
+        torch.ops.imbdyn.hand_over(batch, grad_output, tensors, list(ctx.ints), ctx.watch, ctx.site)
         return (grad_output, None, None, None, None, *[None for _ in tensors])
 
 
@@ -89,9 +86,9 @@ class CompiledTapOfView(CompiledTap):
 
     @staticmethod
     def forward(
-        ctx: Any, result: Tensor, token: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor
+        ctx: Any, result: Tensor, batch: Tensor, watch: int, site: int, ints: tuple[int, ...], *tensors: Tensor
     ) -> Tensor:
         """Return a view of `result`."""
-        ctx.save_for_backward(token, *tensors)
+        ctx.save_for_backward(batch, *tensors)
         ctx.watch, ctx.site, ctx.ints = watch, site, ints
         return result.view_as(result)

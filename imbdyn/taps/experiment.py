@@ -2,7 +2,8 @@
 
 The logits of one sample are differentiated alone. Their gradient lies in that sample's rows of every result on the
 way, wherever the model put them: in the first dimension or in the second, as windows or as heads folded into the
-batch. Where samples mix (BatchNorm in training mode) some of it leaks into other rows, but never most of it.
+batch. Batch normalisation, which mixes samples, lets the gradient through as it is while this goes on. Where samples
+mix in another way some of the gradient leaks into other rows.
 """
 
 from __future__ import annotations
@@ -12,75 +13,123 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from imbdyn.taps.layout import Layout
+from imbdyn.taps.places import Place
 
-#: Samples that are differentiated in any case, and where two arrangements still explain all of it.
+#: Samples that are differentiated in any case, and where several layouts still explain all of it.
 _PROBES, _MORE_PROBES = 3, 8
-#: Share of a sample's gradient in its own rows, beyond what chance puts there, below which rows are not told apart.
-_LEAST = 0.1
-#: From this share on nothing leaks: the samples do not mix.
+#: Share of a sample's gradient in its own rows from which on nothing leaks. Measured without mixing: 1 to 6 digits.
 _WHOLE = 0.999
+#: Where samples mix, how much of the way from chance (0) to a whole (1) a layout must explain, at least twice what any
+#: other does. Measured with 30 batch normalisations left to mix, N = 8 and 32: 0.29 and 0.76 (plain), 0.86 and 0.95
+#: (residual); wrong layouts at most 0.1.
+_LEAST = 0.25
+#: Where samples mix, fewer are not told apart: with N = 2 and 3 right layouts came to -0.7 and wrong ones to 1.
+_FEW = 4
 
 
 @dataclass
 class Found:
     """What the experiment says of one result."""
 
-    reached: bool = False
-    """Whether the logits depend on it at all."""
+    depends: bool = False
+    """Whether the logits are computed from it."""
     share: dict[Layout, float] = field(default_factory=dict)
-    """Layout to the least share of a sample's gradient that it explains."""
+    """Layout to the least share of a sample's gradient that it explains; empty where no gradient was other than 0, or
+    no dimension has room for the batch."""
+    reached: bool = False
+    """Whether a gradient was other than 0."""
 
-    def layout(self, batch: int) -> Layout | None:
-        """Return the layout that explains the gradients; None if none does, or several do."""
-        if not self.reached or not self.share:
+    def layout(self, batch: int, *, beyond_doubt: bool) -> Layout | None:
+        """Return the layout that explains the gradients; None if none does, or several do.
+
+        Args:
+            batch: N.
+            beyond_doubt: whether it must explain all of them.
+        """
+        if whole := self._whole():  # several differ only in rows that no gradient reaches: take what is usual
+            return min(whole)
+        if beyond_doubt or batch < _FEW or not self.share:
             return None
-        ranked = sorted(self.share, key=lambda layout: (-self.share[layout], layout))
-        strength = [(self.share[layout] - 1 / batch) / (1 - 1 / batch) for layout in ranked]
-        if strength[0] < _LEAST or (len(ranked) > 1 and strength[1] > 0.5 * (1 + _WHOLE) / 2 * strength[0] > 0):
-            return None if not self._undecided() else ranked[0]
-        return ranked[0]
+        strength = {layout: (share - 1 / batch) / (1 - 1 / batch) for layout, share in self.share.items()}
+        best, *others = sorted(strength, key=strength.__getitem__, reverse=True)
+        told_apart = not others or strength[others[0]] <= strength[best] / 2
+        return best if told_apart and strength[best] >= _LEAST else None
 
-    def _undecided(self) -> bool:
-        """Whether two layouts explain everything: they then differ only in rows that no gradient reaches."""
-        return sum(share >= _WHOLE for share in self.share.values()) > 1
+    def undecided(self) -> bool:
+        """Whether several layouts explain everything so far."""
+        return len(self._whole()) > 1
 
     def add(self, gradient: Tensor | None, batch: int, sample: int) -> None:
         """Take in the gradient of one sample's logits."""
         if gradient is None:
             return
-        energy = gradient.detach().float().square()
+        self.depends = True
+        energy = gradient.double().square()  # in float32 the squares of small gradients would be 0
         total = float(energy.sum())
-        if not total > 0:
+        if not 0 < total < float("inf"):
             return
         first, self.reached = not self.reached, True
         for axis in range(energy.dim()):
             if energy.shape[axis] % batch:
                 continue
-            along = energy.sum([d for d in range(energy.dim()) if d != axis]) if energy.dim() > 1 else energy
+            others = [d for d in range(energy.dim()) if d != axis]
+            along = energy.sum(others) if others else energy
             for before, after in _factors(energy.shape[axis] // batch):
                 layout = Layout(axis, before, after)
                 own = float(along.view(before, batch, after)[:, sample].sum()) / total
-                self.share[layout] = own if first else min(own, self.share.get(layout, 0.0))
+                self.share[layout] = own if first else min(own, self.share[layout])
+
+    def _whole(self) -> list[Layout]:
+        return [layout for layout, share in self.share.items() if share >= _WHOLE]
 
 
-def find(output: Any, results: Sequence[Tensor], batch: int) -> list[Found]:
+def find(output: Any, places: Sequence[Place], batch: int) -> list[Found]:
     """Return what the experiment says of each result, for a model output with logits of N = `batch` > 1 samples."""
     leaves = [leaf for leaf in _leaves(output) if leaf.requires_grad and leaf.dim() > 0 and leaf.shape[0] == batch]
-    found = [Found() for _ in results]
-    if not leaves or not results:
+    found = [Found() for _ in places]
+    if not leaves or not places:
         return found
     samples = list(dict.fromkeys([0, batch - 1, batch // 2, *range(batch)]))
     for tried, sample in enumerate(samples[: _PROBES + _MORE_PROBES]):
-        if tried >= _PROBES and not any(each._undecided() for each in found):
+        if tried >= _PROBES and not any(each.undecided() for each in found):
             break
         scalar = torch.stack([_probe(leaf[sample]) for leaf in leaves]).sum()
-        gradients = torch.autograd.grad(scalar, results, retain_graph=True, allow_unused=True)
-        for each, gradient in zip(found, gradients, strict=True):
-            each.add(gradient, batch, sample)
+        gradients = torch.autograd.grad(scalar, [p.tensor for p in places], retain_graph=True, allow_unused=True)
+        for each, place, gradient in zip(found, places, gradients, strict=True):
+            each.add(None if gradient is None else place.cut(gradient.detach()), batch, sample)
     return found
+
+
+class Unmixed:
+    """Batch normalisation lets gradients through as they are while `on`: its samples do not mix, nor scales of 0 stop.
+
+    Only where gradients go is asked of them, not how large they are.
+    """
+
+    def __init__(self) -> None:
+        self.on = False
+        self._handles: list[RemovableHandle] = []
+
+    def look_at(self, function: Any, result: Any) -> None:
+        """Take note of what a function returned."""
+        if function is F.batch_norm and result.grad_fn is not None and "BatchNorm" in result.grad_fn.name():
+            self._handles.append(result.grad_fn.register_hook(self._let_through))
+
+    def end(self) -> None:
+        """Leave the graph alone."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _let_through(self, grad_inputs: tuple[Any, ...], grad_outputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not self.on or grad_inputs[0] is None:
+            return None
+        return (grad_outputs[0], *grad_inputs[1:])
 
 
 def _probe(values: Tensor) -> Tensor:

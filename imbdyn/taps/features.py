@@ -13,21 +13,33 @@ from torch.overrides import TorchFunctionMode
 class FeatureWatch(TorchFunctionMode):
     """Remember the last linear function with a parameter of `num_classes` rows: the classifier, and its input.
 
+    One object serves all batches: a graph of torch.compile that was made under it holds for the next one too.
+
     Args:
-        names: id of each parameter, to its name.
         num_classes: C.
-        classifier: name of the classifier's weight where the user gave one: no other function counts then.
     """
 
-    def __init__(self, names: Mapping[int, str], num_classes: int, classifier: str | None) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.weight: str | None = None
         """Name of the classifier's weight, once it was seen."""
         self.bias: str | None = None
         self.features: Tensor | None = None
         """[N, D] (or [N, ..., D]), the classifier's input in the last forward pass."""
-        self._names = names
+        self._names: dict[int, str] = {}
         self._num_classes = num_classes
+        self._classifier: str | None = None
+
+    def begin(self, names: Mapping[int, str], classifier: str | None) -> None:
+        """Watch another batch.
+
+        Args:
+            names: id of each parameter, to its name.
+            classifier: name of the classifier's weight where it is known: no other function counts then.
+        """
+        self.weight = self.bias = self.features = None
+        if names != self._names:
+            self._names = dict(names)
         self._classifier = classifier
 
     def __torch_function__(

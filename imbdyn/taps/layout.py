@@ -27,6 +27,8 @@ class Layout(NamedTuple):
         if len(shape) <= self.axis or batch == 0 or shape[self.axis] % batch:
             return self if self.fits(shape, batch) else None
         folded = shape[self.axis] // batch
+        if self.before == self.after == 1:
+            return self if folded == 1 else None  # nothing says on which side the windows would be
         if self.before == 1:
             return Layout(self.axis, 1, folded)
         if self.after == 1:
@@ -35,10 +37,13 @@ class Layout(NamedTuple):
 
     def batch_first(self, t: Tensor, batch: int) -> Tensor:
         """Return a view [N, ...] of `t`: what was before and after the samples in their dimension comes next."""
+        if batch == 1:
+            return t[None]  # all rows are the one sample's, wherever they lie
         if self.axis == 0 and self.before == 1 and self.after == 1:
             return t
-        return t.unflatten(self.axis, (self.before, batch, self.after)).movedim(self.axis + 1, 0)
+        apart: Tensor = t.unflatten(self.axis, (self.before, batch, self.after)).movedim(self.axis + 1, 0)
+        return apart
 
 
-#: In this layout all rows belong to the one sample of a batch of one.
+#: What a batch of one has: all rows belong to its sample.
 SINGLE = Layout(0, 1, 1)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from imbdyn.taps.experiment import Found, find
-from imbdyn.taps.layout import SINGLE
+from imbdyn.taps.experiment import Found, Unmixed, find
+from imbdyn.taps.layout import SINGLE, Layout
+from imbdyn.taps.places import Place, tensors_of
 from imbdyn.taps.plan import Plan
 from imbdyn.taps.registry import RULES, function_name
 from imbdyn.taps.uses import Site
@@ -27,10 +27,14 @@ class _Candidate:
     """Parameter or value to the key of this use of it."""
     may_be_value: bool
     result: Tensor
+    place: Place
     names: tuple[str, ...] = ()
+    """Every parameter in it, as often as it went in."""
     floats: list[float] = field(default_factory=list)
     handle: RemovableHandle | None = None
-    resolved: bool = field(default=False)
+    depends: bool = False
+    """Whether an output of the model is computed from it, as far as it was looked at."""
+    resolved: bool = False
 
 
 class Lesson:
@@ -50,24 +54,36 @@ class Lesson:
         }
         self._candidates: list[_Candidate] = []
         self._values: dict[int, str] = {}
+        self._copies: list[Tensor] = []
         self._for_now: list[str] = []
-        self._plan.uses.clear()
+        self._unmixed = Unmixed()
+        self.ended: set[str] = set()
+        """Keys of results that were followed as parameter-like, and have met data as it turned out."""
+        self._waiting = False
+        """Whether something is left to the next lesson."""
 
-    def without_parameters(self, args: Any, kwargs: Any, result: Any) -> None:
-        """Note whether what a function without watched parameters returned depends on the batch."""
-        if all(id(t) in self._constants for t in _tensors((args, kwargs))):
-            for t in _tensors(result):
+    def ran(self, function: Any, result: Any) -> None:
+        """Take note of any function that ran."""
+        self._unmixed.look_at(function, result)
+
+    def without_gradient(self, args: Any, kwargs: Any, result: Any, names: Mapping[int, str]) -> None:
+        """Note whether a result that no gradient leads from to a watched parameter depends on the batch."""
+        if self._without_data((args, kwargs), names):
+            for t in tensors_of(result):
                 self._constants[id(t)] = t  # held, so that its id stays its own
 
+    def copied(self, value: Tensor, copy: Tensor) -> None:
+        """Take the copy of a value for the value, which is about to be written to."""
+        self._values[id(copy)] = self._values.pop(id(value), "")
+        self._copies.append(copy)
+
     def candidate(
-        self, made: Any, carriers: list[str], keys: list[str], result: Tensor, names: Mapping[int, str]
+        self, made: Any, carriers: list[str], keys: list[str], result: Tensor, place: Place, names: Mapping[int, str]
     ) -> bool:
         """Follow a result; return whether it may be parameter-like: nothing in it is known to depend on the batch."""
         key, function, args, kwargs, _ = made
-        value = key in self._plan.forced or all(
-            id(t) in self._constants or id(t) in names or id(t) in self._values for t in _tensors((args, kwargs))
-        )
-        self._candidates.append(_Candidate(key, function, dict(zip(carriers, keys, strict=True)), value, result))
+        value = key in self._plan.forced or self._without_data((args, kwargs), names)
+        self._candidates.append(_Candidate(key, function, dict(zip(carriers, keys, strict=True)), value, result, place))
         if value:
             self._values[id(result)] = key
         return value
@@ -76,69 +92,95 @@ class Lesson:
         """Complete the last candidate by its tap, which is removed again if it proves to be a value."""
         self._candidates[-1].floats = floats
         self._candidates[-1].handle = handle
-        self._candidates[-1].names = tuple(dict.fromkeys(name for _, name in site.names))
+        self._candidates[-1].names = tuple(name for _, name in site.names)
 
     def resolve(self, output: Any) -> None:
         """Learn from the output of the model, or of one of several forward passes."""
         open_ones = [c for c in self._candidates if not c.resolved]
-        found = (
-            find(output, [c.result for c in open_ones], self._batch)
-            if self._batch > 1
-            else [Found(reached=True) for _ in open_ones]
-        )
-        ended: set[str] = set()
+        if self._batch > 1:
+            self._unmixed.on = True
+            try:
+                found = find(output, [c.place for c in open_ones], self._batch)
+            finally:
+                self._unmixed.on = False
+        else:
+            found = [Found(reached=True) for _ in open_ones]
         for candidate, says in zip(open_ones, found, strict=True):
+            candidate.depends |= says.depends
             if says.reached or candidate.may_be_value:
                 candidate.resolved = True
-                self._decide(candidate, says, ended)
+                self._decide(candidate, says)
 
     def end(self) -> None:
-        """Name what the experiment did not reach; called when the batch is over."""
+        """Give up, or leave to the next lesson, what the experiment did not reach; called when the batch is over."""
+        plan = self._plan
+        plan.lessons += self._batch > 1
         for candidate in self._candidates:
-            if not candidate.resolved:
-                self._plan.refuse(
-                    candidate.names,
-                    f"{function_name(candidate.function)}: the model's output does not depend on its result, so that "
-                    "its rows cannot be assigned to samples",
-                )
+            if candidate.resolved:
+                continue
+            if candidate.depends and plan.patient:
+                self._waiting = True
+            elif self._batch > 1:
+                plan.is_value[candidate.key], plan.keeps[candidate.key] = False, False
+                why = "no gradient reaches" if candidate.depends else "the model's output does not depend on"
+                reason = f"{function_name(candidate.function)}: {why} its result, so that its rows are nobody's"
+                plan.unassigned[candidate.key] = reason
+                if candidate.key in plan.unread:
+                    plan.refuse(candidate.names, reason)
         for key in self._for_now:
-            del self._plan.is_value[key]
-        self._plan.complete = self._batch > 1 and not self._plan.forced - self._plan.is_value.keys()
+            plan.is_value.pop(key, None)
+        plan.complete = self._batch > 1 and not self._waiting and not plan.forced - plan.is_value.keys()
+        plan.unread.clear()
+        self._unmixed.end()
         self._candidates.clear()
         self._values.clear()
+        self._copies.clear()
         self._constants.clear()
 
-    def _decide(self, candidate: _Candidate, says: Found, ended: set[str]) -> None:
-        plan, layout = self._plan, says.layout(self._batch) if self._batch > 1 else None
+    def _without_data(self, values: Any, names: Mapping[int, str]) -> bool:
+        """Whether nothing among some arguments is known to depend on the batch."""
+        return all(id(t) in self._constants or id(t) in names or id(t) in self._values for t in tensors_of(values))
+
+    def _decide(self, candidate: _Candidate, says: Found) -> None:
+        plan, key = self._plan, candidate.key
+        met = [carrier for carrier in candidate.carriers if _comes_of(carrier, self.ended)]
+        if met:  # made of what has met the data already; a parameter beside that is seen alone in the next lesson
+            self._waiting |= len(met) < len(candidate.carriers)
+            self._drop(candidate)
+            return
+        layout = says.layout(self._batch, beyond_doubt=self._without_doubt(candidate)) if self._batch > 1 else None
         if self._batch <= 1 and not candidate.may_be_value:
             layout = SINGLE
-        keys = [key for carrier, key in candidate.carriers.items() if not _comes_of(carrier, ended)]
-        if not keys:  # computed from what has met the data already
-            self._drop(candidate)
-        elif layout is not None:
-            key = keys[0]
-            plan.is_value[key], plan.layouts[key] = False, layout
-            base = candidate.result._base
-            plan.floats[key], plan.of_leaf[key] = candidate.floats, base is not None and base.is_leaf
-            if self._batch <= 1:
-                self._for_now.append(key)
-            own = RULES.get(candidate.function)
-            plan.keeps[key] = own is None or own.values
-            if not plan.keeps[key]:
-                plan.overwrites[key] = False
-            for name in candidate.names:
-                plan.rule_of[name] = function_name(candidate.function)
-                plan.uses[name] += 1
-            if candidate.may_be_value:
-                ended.add(candidate.key)
+        if layout is not None:
+            self._is_use(candidate, layout)
+            self.ended.add(key)
         elif candidate.may_be_value:
-            plan.is_value[keys[0]] = True
-            if self._batch <= 1:
-                self._for_now.append(keys[0])
+            plan.is_value[key] = True
             self._drop(candidate)
         else:
-            plan.forced.add(keys[0])  # and the next lesson follows it
+            plan.forced.add(key)  # and the next lesson follows it
             self._drop(candidate)
+            return
+        if self._batch <= 1:
+            self._for_now.append(key)
+
+    def _without_doubt(self, candidate: _Candidate) -> bool:
+        """Whether data would have to have come in unseen, as made from a list inside of the batch."""
+        return candidate.may_be_value and candidate.key not in self._plan.forced
+
+    def _is_use(self, candidate: _Candidate, layout: Layout) -> None:
+        plan, key = self._plan, candidate.key
+        if key not in plan.layouts:
+            plan.uses.update(candidate.names)
+        base = candidate.result._base
+        plan.is_value[key], plan.layouts[key] = False, layout
+        plan.floats[key], plan.of_leaf[key] = candidate.floats, base is not None and base.is_leaf
+        own = RULES.get(candidate.function)
+        plan.keeps[key] = own is None or own.values
+        if not plan.keeps[key]:
+            plan.overwrites[key] = False
+        for name in candidate.names:
+            plan.rule_of[name] = function_name(candidate.function)
 
     def _drop(self, candidate: _Candidate) -> None:
         if candidate.handle is not None:
@@ -147,13 +189,3 @@ class Lesson:
 
 def _comes_of(carrier: str, ended: set[str]) -> bool:
     return any(carrier == key or carrier.startswith(f"{key}#") for key in ended)
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, dict):
-        yield from _tensors(tuple(values.values()))
-    elif isinstance(values, Iterable) and isinstance(values, (tuple, list)):
-        for value in values:
-            yield from _tensors(value)

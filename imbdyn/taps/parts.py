@@ -22,6 +22,10 @@ class Rows:
     The dimensions before the last one start like those of the function's result, up to the one of the batch.
     """
 
+    def fits(self, layout: Layout) -> bool:
+        """Whether the batch lies among the rows."""
+        return layout.axis < self.inputs.dim() - 1
+
     inputs: Tensor
     """[..., I]."""
     grad_outputs: Tensor
@@ -48,23 +52,27 @@ class Broadcast:
     """The parameter's, aligned with the last dimensions of the result; 1 where it was repeated."""
 
     def by_sample(self, layout: Layout, batch: int) -> Tensor:
-        """Return every sample's part of the gradient, [N, number of elements of the parameter].
-
-        Raises:
-            ValueError: if the parameter has an entry a sample.
-        """
+        """Return every sample's part of the gradient, [N, number of elements of the parameter]."""
         g = self.gradient
         shape = (1,) * (g.dim() - len(self.shape)) + tuple(self.shape)
-        if shape[layout.axis] != 1:
-            raise ValueError("the parameter has an entry for every sample")
+        if batch == 1:
+            return g.sum_to_size(shape).reshape(1, -1)
         repeated = [d for d in range(g.dim()) if shape[d] == 1 and g.shape[d] != 1 and d != layout.axis]
         if repeated:
             g = g.sum(repeated, keepdim=True)
+        if shape[layout.axis] != 1:  # the parameter has entries of its own for each sample
+            entry = torch.arange(shape[layout.axis], device=g.device) // layout.after % batch
+            own = entry == torch.arange(batch, device=g.device)[:, None]
+            return (g * own.view(batch, *[1] * layout.axis, -1, *[1] * (g.dim() - layout.axis - 1))).flatten(1)
         g = layout.batch_first(g, batch)
         if layout.before * layout.after > 1:  # windows of a sample: right behind the batch, or behind it and `before`
             folded = (1 + layout.axis, 1 + layout.axis + 1)
             g = g.sum(folded)
         return g.flatten(1) if g.dim() > 1 else g[:, None]
+
+    def fits(self, layout: Layout) -> bool:  # noqa: ARG002 - as the others have it
+        """Whether the parameter's gradient can be told apart by sample: always."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,10 @@ class Lookup:
     """[..., D]."""
     num_rows: int
     """V, of the parameter [V, D]."""
+
+    def fits(self, layout: Layout) -> bool:
+        """Whether the batch lies among the places."""
+        return layout.axis < self.indices.dim()
 
     def by_sample(self, layout: Layout, batch: int) -> Lookup:
         """Return the same with indices [N, L] and grad_outputs [N, L, D]."""
@@ -105,15 +117,13 @@ class Convolution:
     dilation: tuple[int, ...]
     groups: int
 
-    def samples(self, layout: Layout, batch: int) -> Tensor | None:
-        """Return the sample of each image, int64 [U]; None where images are samples.
+    def fits(self, layout: Layout) -> bool:
+        """Whether the batch lies among the images."""
+        return layout.axis == 0
 
-        Raises:
-            ValueError: if the batch is not in the first dimension.
-        """
-        if layout.axis != 0:
-            raise ValueError("the batch is not in the first dimension of a convolution")
-        if layout.before == layout.after == 1:
+    def samples(self, layout: Layout, batch: int) -> Tensor | None:
+        """Return the sample of each image, int64 [U]; None where images are samples."""
+        if batch != 1 and layout.before == layout.after == 1:
             return None
         return torch.arange(self.input.shape[0], device=self.input.device) // layout.after % batch
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from imbdyn.taps.layout import Layout
 
+_PATIENCE = 4
+
 
 @dataclass
 class Plan:
@@ -31,10 +33,21 @@ class Plan:
     """Parameter to the watched function by which it is read."""
     refused: dict[str, str] = field(default_factory=dict)
     """Parameter to the reason why (part of) its gradient cannot be read."""
+    unassigned: dict[str, str] = field(default_factory=dict)
+    """Result that the experiment did not reach to the reason; its gradient may still come, and is not read."""
+    unread: set[str] = field(default_factory=set)
+    """Results whose gradient came while nothing was known of their rows."""
+    lessons: int = 0
+    """Batches of more than one sample that were learned from."""
     backward_again: bool = False
     """Whether a second backward pass goes through the same forward pass."""
     complete: bool = False
     """Whether the model is known; if not, the next watched step learns."""
+
+    @property
+    def patient(self) -> bool:
+        """Whether another lesson is given to what no gradient has reached: layers may begin behind a scale of 0."""
+        return self.lessons < _PATIENCE
 
     def covered(self) -> list[str]:
         """Names of the parameters whose whole gradient is read, in the order of their first use."""

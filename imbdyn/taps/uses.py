@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from imbdyn.taps.calls import Loose, Node, direct_tensors, is_isometry, put_together, run, tensors_in
+from imbdyn.taps.calls import (
+    Loose,
+    Node,
+    direct_tensors,
+    is_in_place,
+    is_isometry,
+    put_together,
+    run,
+    tensors_in,
+)
 from imbdyn.taps.layout import Layout
 from imbdyn.taps.parts import Part
-from imbdyn.taps.registry import RULES
+from imbdyn.taps.registry import RULES, NotCovered
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ class Again:
         (gradient,) = torch.autograd.grad(
             self.result, self.argument, grad_output, retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        return gradient
+        return gradient.to_dense() if gradient.is_sparse else gradient
 
 
 @dataclass
@@ -50,7 +61,8 @@ class Source:
     """Of the argument."""
     parameters: tuple[str, ...]
     isometric: bool
-    """Whether inner products of the argument's class gradients are those of its only parameter."""
+    """Whether inner products of the argument's class gradients are those of its only parameter's: it is the parameter
+    itself, or holds its entries and is the only way in which it is used (two slices are no two uses of one weight)."""
     value: Tensor | None = None
     """The argument with its graph, where it is not the parameter itself."""
     leaves: tuple[Tensor, ...] = ()
@@ -87,6 +99,8 @@ class Use:
     grad_output: Tensor
     borrowed: bool = False
     """Whether the memory of its tensors is somebody else's, once the backward pass goes on."""
+    only: bool = False
+    """Whether its parameters are used nowhere else."""
 
     def keep(self) -> None:
         """Make the tensors its own."""
@@ -114,14 +128,14 @@ class Use:
 
         def make(node: Node) -> Tensor:
             inside = [i for i in dict.fromkeys(tensors_in(node)) if i in names]
-            with torch.enable_grad():
+            with torch.enable_grad(), _nothing_random(self.grad_output.device):
                 value: Tensor = run(node, self.loose._replace(tensors=leaves))
             if not inside or not value.requires_grad:
                 return value.detach()
             source = Source(
                 value.shape,
                 tuple(dict.fromkeys(names[i] for i in inside)),
-                len(inside) == 1 and is_isometry(node),
+                self.only and len(inside) == 1 and is_isometry(node),
                 value,
                 tuple(leaves[i] for i in inside),
                 tuple(names[i] for i in inside),
@@ -139,10 +153,17 @@ class Use:
         called = put_together(args, detached, make), put_together(kwargs, detached, make)
         own = RULES.get(function)
         if own is not None:
-            for argument, part in own.function(self.grad_output, *called[0], **called[1]):
-                source = None if argument is None else sources.pop(id(argument), None)
-                if source is not None:
-                    yield source, part
+            for yielded, part in own.function(self.grad_output, *called[0], **called[1]):
+                source = sources.get(id(yielded))
+                if source is None:
+                    continue
+                if self.layout.axis > 0:  # not where the batch is as a rule: it may be where the form has none
+                    made = part()
+                    if not made.fits(self.layout):
+                        continue
+                    part = partial(_same, made)
+                del sources[id(yielded)]
+                yield source, part
         if sources:
             yield from self._again(function, called, sources, [a for a in arguments if id(a) in sources])
 
@@ -153,11 +174,32 @@ class Use:
         sources: dict[int, Source],
         arguments: list[Tensor],
     ) -> Iterator[tuple[Source, Callable[[], Again]]]:
-        with torch.enable_grad():
+        with torch.enable_grad(), _nothing_random(self.grad_output.device):
             for argument in arguments:
                 argument.requires_grad_()
-            result = function(*called[0], **called[1])
+            positional = called[0]
+            if is_in_place(function):
+                positional = (positional[0].clone(), *positional[1:])
+            result = function(*positional, **called[1])
         index = self.site.call[4]
         result = result if index is None else result[index]
         for argument in arguments:
-            yield sources[id(argument)], lambda argument=argument: Again(result, argument)  # type: ignore[misc]
+            yield sources[id(argument)], partial(Again, result, argument)
+
+
+def _same(part: Part) -> Part:
+    return part
+
+
+@contextmanager
+def _nothing_random(device: torch.device) -> Iterator[None]:
+    """Refuse a call that draws random numbers, and leave the generators as they were: training goes on with them."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        before = _random_states(device)
+        yield
+        if any(not torch.equal(a, b) for a, b in zip(before, _random_states(device), strict=True)):
+            raise NotCovered("random numbers, which cannot be drawn again")
+
+
+def _random_states(device: torch.device) -> list[Tensor]:
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]

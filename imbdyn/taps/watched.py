@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from imbdyn.taps.calls import Loose
-from imbdyn.taps.layout import SINGLE
+from imbdyn.taps.layout import SINGLE, Layout
+from imbdyn.taps.places import Place
 from imbdyn.taps.plan import Plan
 from imbdyn.taps.registry import NotCovered, function_name
 from imbdyn.taps.uses import Site, Use
@@ -45,7 +46,8 @@ class WatchedBatch:
         if self.paused:
             return
         started = perf_counter()
-        with torch._C.DisableTorchFunction(), torch.no_grad():
+        # autocast may be on: many a loop calls backward inside of it
+        with torch._C.DisableTorchFunction(), torch._C._DisableAutocast(), torch.no_grad():
             self._read(site, loose, grad_output.detach(), borrowed)
         self.seconds += perf_counter() - started
 
@@ -53,19 +55,36 @@ class WatchedBatch:
         names = tuple(dict.fromkeys(name for _, name in site.names))
         layout = self.plan.layouts.get(site.key)
         if self.size > 1:
-            layout = None if layout is None else layout.refit(tuple(grad_output.shape), self.size)
+            known, layout = layout, layout and layout.refit(tuple(grad_output.shape), self.size)
             if layout is None:
                 self.incomplete.update(names)
+                self._unknown(site.key, names, known)
                 return
         self.reduced_precision |= grad_output.element_size() < 4
+        only = all(self.plan.uses[name] == 1 for name in names)
         try:
-            self._take(self, Use(site, layout or SINGLE, self.size, loose, grad_output, borrowed))
+            self._take(self, Use(site, layout or SINGLE, self.size, loose, grad_output, borrowed, only))
         except NotCovered as reason:
             self.plan.refuse(names, f"{function_name(site.call[1])} with {reason}")
         except Exception as error:  # a rule may be a user's, and must not break the backward pass
             self.plan.refuse(
                 names, f"the rule of {function_name(site.call[1])} failed: {type(error).__name__}: {error}"
             )
+
+    def _unknown(self, key: str, names: tuple[str, ...], known: Layout | None) -> None:
+        """Decide what is to be done about a result whose rows are not known, now that its gradient has come."""
+        plan = self.plan
+        if known is not None:  # they lie in another way now
+            plan.complete = False
+            plan.is_value.pop(key, None)
+        elif key not in plan.unassigned:  # it is being learned
+            plan.unread.add(key)
+        elif plan.patient:
+            plan.complete = False
+            plan.is_value.pop(key, None)
+            plan.unassigned.pop(key)
+        else:
+            plan.refuse(names, plan.unassigned[key])
 
     def release(self) -> None:
         """Let go of what the backward pass needed, which a loss that somebody keeps would hold on to."""
@@ -78,13 +97,13 @@ class WatchedBatch:
 class _Tap:
     """The hook on a result."""
 
-    __slots__ = ("_batch", "_loose", "_shape", "_site")
+    __slots__ = ("_batch", "_cut", "_loose", "_site")
 
-    def __init__(self, batch: WatchedBatch, site: Site, loose: Loose, shape: torch.Size) -> None:
+    def __init__(self, batch: WatchedBatch, site: Site, loose: Loose, cut: Callable[[Tensor], Tensor]) -> None:
         self._batch = batch
         self._site = site
         self._loose: Loose | None = loose
-        self._shape = shape
+        self._cut = cut
 
     def __call__(self, grad_output: Tensor) -> None:
         batch, plan = self._batch, self._batch.plan
@@ -94,22 +113,12 @@ class _Tap:
             plan.backward_again = True
             batch.incomplete.update(name for _, name in self._site.names)
             return
-        batch.hand_over(self._site, self._loose, grad_output.reshape(self._shape))
+        batch.hand_over(self._site, self._loose, self._cut(grad_output))
         if plan.complete and not plan.backward_again:
             self._loose = None  # as autograd lets go of its own
 
 
-def tap(batch: WatchedBatch, site: Site, loose: Loose, result: Tensor) -> RemovableHandle:
-    """Hand the gradient of `result` over to `batch` in the backward pass."""
-    return _hooked(result).register_hook(_Tap(batch, site, loose, result.shape))
-
-
-def _hooked(result: Tensor) -> Tensor:
-    """Return the tensor whose gradient hook sees the gradient of `result`.
-
-    F.linear returns a view of its product where the input has more than two dimensions. An in-place function that
-    follows would give the view another history, and a hook on it would never be called; its base keeps the hook.
-    """
-    base = result._base
-    whole = base is not None and base.numel() == result.numel() and base.is_contiguous() and result.is_contiguous()
-    return base if whole and base is not None and base.requires_grad and not base.is_leaf else result
+def tap(batch: WatchedBatch, site: Site, loose: Loose, place: Place) -> RemovableHandle:
+    """Hand the gradient that is seen at `place` over to `batch` in the backward pass."""
+    handle: RemovableHandle = place.tensor.register_hook(_Tap(batch, site, loose, place.cut))
+    return handle

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import torch.utils.checkpoint
-from loops import CLASSES, monitored
+from loops import CLASSES, monitored, train
 from torch import Tensor, nn
 
 from imbdyn import ImbdynWarning, Monitor, open_trace
@@ -238,19 +238,40 @@ def test_a_closure_is_one_warning(network: nn.Module, images: Tensor, labels: Te
 def test_a_parameter_whose_rows_never_come_is_not_called_covered(
     images: Tensor, labels: Tensor, tmp_path: Path
 ) -> None:
-    class Reentrant(nn.Module):
-        """Recomputed in the backward pass, where no mode is on."""
+    class Product(torch.autograd.Function):
+        """Hides what it does with the weight; its second use, in the open, is found by the lesson."""
 
+        @staticmethod
+        def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+            ctx.save_for_backward(x, weight)
+            return x @ weight.T
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+            x, weight = ctx.saved_tensors
+            return grads[0] @ weight, grads[0].T @ x
+
+    class Hidden(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body, self.head = nn.Linear(72, 8), nn.Linear(8, CLASSES)
+            self.body, self.head, self.open = nn.Linear(72, 8), nn.Linear(8, CLASSES), True
 
         def forward(self, x: Tensor) -> Tensor:
-            h = torch.utils.checkpoint.checkpoint(self.body, x.flatten(1).requires_grad_(), use_reentrant=True)
-            return self.head(h)
+            x = x.flatten(1)
+            h = F.linear(x, self.body.weight) if self.open else Product.apply(x, self.body.weight)
+            return self.head(h + self.body.bias)
 
-    model = Reentrant()
-    with pytest.warns(ImbdynWarning, match=r"not covered: body\.weight"):
-        trace = monitored(model, [(images, labels)], tmp_path / "run")
-    assert trace.run["coverage"]["parameters"]["body.weight"]["covered"] is False
-    assert set(trace.class_gradients.parameter) == {"head.weight", "head.bias", "*"}
+    model = Hidden()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+        train(model, [(images, labels)], optimizer=optimizer, monitor=monitor)
+        model.open = False
+        with pytest.warns(
+            ImbdynWarning, match=r"not covered: body\.weight \(its rows did not come in the backward pass"
+        ):
+            train(model, [(images, labels)] * 2, optimizer=optimizer, monitor=monitor)
+    trace = open_trace(tmp_path / "run")
+    covered = {name: about["covered"] for name, about in trace.run["coverage"]["parameters"].items()}
+    assert covered == {"body.weight": False, "body.bias": True, "head.weight": True, "head.bias": True}
+    assert "body.weight" in set(trace.class_gradients.query("step == 1").parameter)
+    assert set(trace.class_gradients.query("step > 1").parameter) == {"body.bias", "head.weight", "head.bias", "*"}

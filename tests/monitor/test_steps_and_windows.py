@@ -141,16 +141,23 @@ def test_mixing_layers_are_listed_and_read_exactly(tmp_path: Path, images: Tenso
 
 
 def test_what_is_not_covered_is_one_warning_and_null(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
-    model = nn.Sequential(nn.Flatten(), nn.PReLU(72), nn.Linear(72, CLASSES))
-    with pytest.warns(
-        imbdyn.ImbdynWarning, match=r"cover 83\.5%.*not covered: 1\.weight \(torch\.nn\.functional\.prelu has no rule\)"
-    ):
-        trace = monitored(model, [(images, labels)] * 2, tmp_path / "run")
-    parameters = trace.run["coverage"]["parameters"]
-    assert parameters["1.weight"] == {"covered": False, "rule": None, "reason": "torch.nn.functional.prelu has no rule"}
-    assert trace.parameters.set_index("parameter").residual.isna().groupby("parameter").all().to_dict() == {
-        "1.weight": True,
-        "2.bias": False,
-        "2.weight": False,
-    }
+    class Recurrent(nn.Module):
+        """A fused recurrent layer hands out nothing of what happens at each position."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.recurrent, self.head = nn.LSTM(12, 4, batch_first=True), nn.Linear(4, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.recurrent(x.flatten(2).view(-1, 6, 12))[0][:, -1])
+
+    with pytest.warns(imbdyn.ImbdynWarning, match=r"cover 8\.0%.*not covered: recurrent\.weight_ih_l0 \("):
+        trace = monitored(Recurrent(), [(images, labels)] * 2, tmp_path / "run")
+    for name, about in trace.run["coverage"]["parameters"].items():
+        assert about["covered"] == name.startswith("head")
+        assert (about["reason"] is None) == about["covered"]
+    hidden = trace.parameters.parameter.str.startswith("recurrent")
+    assert hidden.sum() == 2 * 4
+    assert (trace.parameters.residual.isna() == hidden).all()
     assert trace.parameters.grad_norm.notna().all(), "its norms are measured all the same"
+    assert trace.run["problems"]["coverage"]["times"] == 1

@@ -53,10 +53,15 @@ def conv_transpose(
     if input.dim() != dims + 2:
         return
     strides, dilations = _sizes(stride, dims), _sizes(dilation, dims)
-    pads = _padding(padding, kernel, dilations)
+    pads, whole = _padding(padding, kernel, dilations), dy
+    for d, (extra, step) in enumerate(zip(_sizes(output_padding, dims), strides, strict=True)):
+        if extra >= step:  # the convolution back would find room for one more place: what is beyond the last is cut off
+            before, after = pads[d]
+            pads = (*pads[:d], (before, max(after - extra, 0)), *pads[d + 1 :])
+            dy = dy.narrow(2 + d, 0, dy.shape[2 + d] - max(extra - after, 0))
     yield weight, lambda: Convolution(dy, input, kernel, strides, pads, dilations, groups)
     if bias is not None:
-        yield bias, lambda: Broadcast(dy, (bias.shape[0], *[1] * dims))
+        yield bias, lambda: Broadcast(whole, (bias.shape[0], *[1] * dims))
 
 
 def _sizes(value: Sizes, dims: int) -> tuple[int, ...]:
