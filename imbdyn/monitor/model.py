@@ -9,14 +9,14 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from imbdyn.taps import FeatureWatch
+from imbdyn.taps import FeatureWatch, is_classifier
 
 
 class WatchedModel:
     """A model, its parameters by name, and its classifier as far as it is known.
 
     Raises:
-        ValueError: if no parameter can be the classifier's weight, or the module named by `classifier` has none.
+        ValueError: if no parameter has `num_classes` rows or columns, or the module named by `classifier` has none.
     """
 
     def __init__(
@@ -28,12 +28,12 @@ class WatchedModel:
         self._logits = logits
         self._feature_watch = FeatureWatch(num_classes)
         self.classifier_weight: str | None = None
-        """Name of the classifier's weight [C, D]; None until its function was seen, or was named."""
+        """Name of the classifier's weight [C, D] (or [C, D, 1, 1]); None until its function was seen, or was named."""
         self.classifier_bias: str | None = None
         parameters = dict(self.inner.named_parameters())
         if classifier is not None:
             self._name_classifier(classifier, parameters)
-        elif not any(p.dim() == 2 and p.shape[0] == num_classes for p in parameters.values()):
+        elif not any(p.dim() > 1 and num_classes in (p.shape[0], p.shape[-1]) for p in parameters.values()):
             raise ValueError(
                 f"the model has no classifier: no parameter of shape [num_classes={num_classes}, features]; "
                 "is num_classes right?"
@@ -41,7 +41,7 @@ class WatchedModel:
 
     def _name_classifier(self, classifier: str, parameters: dict[str, nn.Parameter]) -> None:
         weight = parameters.get(f"{classifier}.weight")
-        if weight is None or weight.dim() != 2 or weight.shape[0] != self._num_classes:
+        if weight is None or not is_classifier(weight, self._num_classes):
             layers = [name for name, m in self.inner.named_modules() if isinstance(m, nn.Linear)]
             near = get_close_matches(classifier, layers, 1) or layers[-1:] or ["none"]
             raise ValueError(

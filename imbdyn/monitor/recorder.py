@@ -147,7 +147,7 @@ class Recorder:
         tables.write_logits(self._writer, moment, evaluation.logits.take(), batches=evaluation.batches)
         if evaluation.moments is None or self._model.classifier_weight is None:
             return
-        weight = self._model.parameter(self._model.classifier_weight).detach()
+        weight = self._model.parameter(self._model.classifier_weight).detach().flatten(1)
         features = summarise(evaluation.moments)
         key = {"step": step, "split": evaluation.split, "layer": self._model.layer}
         collapse = {name: tables.absent([v]) for name, v in evaluation.collapse(weight)._asdict().items()}
@@ -180,7 +180,11 @@ class Recorder:
         sizes = {name: p.numel() for name, p in self._model.trainable().items()}
         covered = set(plan.covered())
         parameters: dict[str, Any] = {
-            name: {"covered": name in covered, "rule": plan.rule_of.get(name), "reason": plan.refused.get(name)}
+            name: {
+                "covered": name in covered,
+                "rule": plan.rule_of.get(name),
+                "reason": None if name in covered else plan.why_not(name),
+            }
             for name in sizes
         }
         share = sum(size for name, size in sizes.items() if name in covered) / max(1, sum(sizes.values()))
@@ -189,7 +193,7 @@ class Recorder:
             return
         self._coverage = record
         self._update_run(coverage=record, classifier=self._model.layer)
-        missing = [f"{name} ({plan.refused.get(name, 'not used')})" for name in sizes if name not in covered]
+        missing = [f"{name} ({plan.why_not(name)})" for name in sizes if name not in covered]
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             self._problems.warn(

@@ -6,7 +6,7 @@ of its result. The rules (`imbdyn.taps.rules`, one file a function) say what the
 """
 
 from imbdyn.taps import rules
-from imbdyn.taps.features import FeatureWatch
+from imbdyn.taps.features import FeatureWatch, is_classifier
 from imbdyn.taps.layout import Layout
 from imbdyn.taps.learning import Lesson
 from imbdyn.taps.mode import Watch
@@ -32,6 +32,7 @@ __all__ = [
     "Use",
     "Watch",
     "WatchedBatch",
+    "is_classifier",
     "rule",
     "rules",
 ]

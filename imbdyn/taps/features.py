@@ -9,9 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+_LINEAR = (F.linear, F.conv1d, F.conv2d, F.conv3d)
+
 
 class FeatureWatch(TorchFunctionMode):
     """Remember the last linear function with a parameter of `num_classes` rows: the classifier, and its input.
+
+    A convolution of one pixel with one pixel is a linear function, too.
 
     One object serves all batches: a graph of torch.compile that was made under it holds for the next one too.
 
@@ -51,15 +55,21 @@ class FeatureWatch(TorchFunctionMode):
     ) -> Any:
         """Run `func` as it is, and remember what entered it if it is the classifier."""
         kwargs = kwargs or {}
-        if func is F.linear:
+        if func in _LINEAR:
             self._remember(*args, **kwargs)
         return func(*args, **kwargs)
 
-    def _remember(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+    def _remember(self, input: Tensor, weight: Tensor, bias: Tensor | None = None, *_: Any, **_options: Any) -> None:
         name = self._names.get(id(weight))
-        if name is None or weight.shape[0] != self._num_classes:
+        if name is None or not is_classifier(weight, self._num_classes):
             return
         if self._classifier is None or name == self._classifier:
             self.weight = name
             self.bias = None if bias is None else self._names.get(id(bias))
-            self.features = input.detach()
+            pixels = weight.dim() - 2
+            self.features = input.detach().flatten(-pixels - 1) if pixels else input.detach()
+
+
+def is_classifier(weight: Tensor, num_classes: int) -> bool:
+    """Whether a parameter may be the weight [C, D] (or [C, D, 1, 1]) of a classifier."""
+    return weight.dim() >= 2 and weight.shape[0] == num_classes and weight.shape[2:].numel() == 1

@@ -53,6 +53,12 @@ class Plan:
         """Names of the parameters whose whole gradient is read, in the order of their first use."""
         return [name for name in self.rule_of if name not in self.refused]
 
+    def why_not(self, name: str) -> str:
+        """Return why a parameter is not covered."""
+        unclear = any(key.startswith(f"{name}#") for key in (*self.is_value, *self.forced, *self.unread))
+        so_far = "nothing tells yet which of its rows belong to which sample" if unclear else "not used"
+        return self.refused.get(name, so_far)
+
     def refuse(self, names: tuple[str, ...], reason: str) -> None:
         """Note why parameters cannot be read; the first reason stays."""
         for name in names:
