@@ -141,23 +141,29 @@ def test_mixing_layers_are_listed_and_read_exactly(tmp_path: Path, images: Tenso
 
 
 def test_what_is_not_covered_is_one_warning_and_null(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
-    class Recurrent(nn.Module):
-        """A fused recurrent layer hands out nothing of what happens at each position."""
+    class Tempered(nn.Module):
+        """Its temperature is used in the loss only, where the rows are nobody's."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.recurrent, self.head = nn.LSTM(12, 4, batch_first=True), nn.Linear(4, CLASSES)
+            self.temperature, self.head = nn.Parameter(torch.ones(1)), nn.Linear(72, CLASSES)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.recurrent(x.flatten(2).view(-1, 6, 12))[0][:, -1])
+            return self.head(x.flatten(1))
 
-    with pytest.warns(imbdyn.ImbdynWarning, match=r"cover 8\.0%.*not covered: recurrent\.weight_ih_l0 \("):
-        trace = monitored(Recurrent(), [(images, labels)] * 2, tmp_path / "run")
+    model = Tempered()
+    with pytest.warns(imbdyn.ImbdynWarning, match=r"cover 99\.7%.*not covered: temperature \(torch\.Tensor\.mul: "):
+        trace = monitored(
+            model,
+            [(images, labels)] * 2,
+            tmp_path / "run",
+            criterion=lambda z, y: F.cross_entropy(z * model.temperature, y),
+        )
     for name, about in trace.run["coverage"]["parameters"].items():
         assert about["covered"] == name.startswith("head")
         assert (about["reason"] is None) == about["covered"]
-    hidden = trace.parameters.parameter.str.startswith("recurrent")
-    assert hidden.sum() == 2 * 4
+    hidden = trace.parameters.parameter == "temperature"
+    assert hidden.sum() == 2
     assert (trace.parameters.residual.isna() == hidden).all()
     assert trace.parameters.grad_norm.notna().all(), "its norms are measured all the same"
     assert trace.run["problems"]["coverage"]["times"] == 1
