@@ -60,7 +60,15 @@ ARCHITECTURES = {
         depths=(2, 2),
         num_heads=(2, 4),
     ),
-    "swinv2_cr": timm("swinv2_cr_tiny_ns_224", img_size=64, embed_dim=24, depths=(2, 2), num_heads=(2, 4)),
+    # the bias of a window's relative positions, before the softmax
+    "swinv2_cr": timm(
+        "swinv2_cr_tiny_ns_224",
+        img_size=64,
+        embed_dim=24,
+        depths=(2, 2),
+        num_heads=(2, 4),
+        zero_gradient=r"meta_mlp\.fc2\.bias$",
+    ),
     # a token's bias is the same in all channels, and the LayerNorm over the channels takes it away
     "mixer": timm("mixer_s32_224", img_size=64, zero_gradient=r"mlp_tokens\.fc2\.bias$"),
     "gmlp": timm("gmlp_ti16_224", img_size=64),
