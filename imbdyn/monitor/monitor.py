@@ -25,6 +25,7 @@ from imbdyn.monitor.residuals import warn_of_residuals
 from imbdyn.monitor.step import GradientReading, OptimizerStep
 from imbdyn.monitor.stopwatch import Stopwatch
 from imbdyn.monitor.watching import Watching
+from imbdyn.monitor.weights_before import WeightsBefore
 from imbdyn.ops._checks import IGNORE_INDEX
 from imbdyn.trace import TraceWriter
 
@@ -92,6 +93,7 @@ class Monitor:
         self._ignore_index = ignore_index
         self._model = WatchedModel(model, num_classes, classifier, logits)
         self._batches_before = 0
+        self._before = WeightsBefore()
         self._problems = Problems(on_error)
         self._watching = Watching(self._model, self._problems)
         self._cadence = Cadence(budget, interval)
@@ -313,7 +315,7 @@ class Monitor:
         if step is not None and step.sampled:
             step.tried = True
             with self._reading("the gradients"):
-                step.read_gradients(self._model, optimizer, self._watching.plan)
+                step.read_gradients(self._model, optimizer, self._watching.plan, self._before)
                 self._watching.missed(step.missing)
 
     def _after_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from imbdyn.monitor.gradients import ClassGrams, StepGradients
 from imbdyn.monitor.model import WatchedModel
+from imbdyn.monitor.weights_before import WeightsBefore
 from imbdyn.ops import parameter_norms
 from imbdyn.statistics.class_gradients import grad_scale, residual
 from imbdyn.taps import Plan
@@ -25,7 +26,7 @@ class GradientReading:
     parameters: dict[str, Tensor]
     """The P parameters that have a gradient."""
     previous: list[Tensor]
-    """Copies of them, to measure the update by."""
+    """Copies of them, to measure the update by; valid until the next reading."""
     grad_norm: Floats
     """[P], ||p.grad||."""
     grams: ClassGrams | None
@@ -51,7 +52,9 @@ class OptimizerStep:
         """Parameters that have a gradient and are known, and of which nothing was seen all the same."""
         self.reading: GradientReading | None = None
 
-    def read_gradients(self, model: WatchedModel, optimizer: torch.optim.Optimizer, plan: Plan) -> None:
+    def read_gradients(
+        self, model: WatchedModel, optimizer: torch.optim.Optimizer, plan: Plan, before: WeightsBefore
+    ) -> None:
         """Fill `reading`: called when the gradients are complete and the weights have not moved.
 
         Nothing is read of a step that a fused optimizer will leave out, since a GradScaler has found an inf. Of the
@@ -65,7 +68,8 @@ class OptimizerStep:
         tensors = [p.detach() for p in parameters.values()]
         # a fused optimizer takes a GradScaler's scale out of the gradients itself
         unscale = 1 / float(getattr(optimizer, "grad_scale", None) or 1.0)
-        grad_norm = parameter_norms(tensors, grads, [None] * len(grads)).tensors[:, 1].cpu().numpy() * unscale
+        nothing = [None] * len(grads)
+        grad_norm = parameter_norms(grads, nothing, nothing).tensors[:, 0].cpu().numpy() * unscale
         if self.gradients.batches == self.batches > 0:
             for name, norm in zip(parameters, grad_norm, strict=True):
                 if name in plan.rule_of and norm > 0 and self.gradients.is_missing(name):
@@ -82,7 +86,7 @@ class OptimizerStep:
                 grams = grams.times(scale)
         self.reading = GradientReading(
             dict(zip(parameters, tensors, strict=True)),
-            [tensor.clone() for tensor in tensors],
+            before.copy(tensors),
             grad_norm,
             grams,
             scale,
