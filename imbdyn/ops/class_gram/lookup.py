@@ -19,14 +19,14 @@ def class_gram_lookup(
         grad_outputs: [R, D].
         labels: int64 [R], each in 0..num_classes-1.
         num_classes: C.
-        samples: int64 [R], the sample that each row belongs to.
+        samples: int64 [R], the sample that each row belongs to; all rows of a sample have one label.
 
     Returns:
         gram float64 [C, C], and the sum of each class's squared sample norms, float64 [C].
     """
-    counted = indices >= 0
-    indices, d_RD = indices[counted], grad_outputs[counted]
-    labels, samples = labels[counted], samples[counted]
+    counted, d_RD = indices >= 0, grad_outputs
+    if not bool(counted.all()):
+        indices, d_RD, labels, samples = indices[counted], d_RD[counted], labels[counted], samples[counted]
     if d_RD.element_size() < 4:
         d_RD = d_RD.float()
     occurring, place = indices.unique(return_inverse=True)
@@ -41,7 +41,9 @@ def class_gram_lookup(
         flat = gradient.view(num_classes, -1)
         for piece in flat.split(1 << 14, dim=1):  # short float32 sums, added in float64
             gram += (piece @ piece.T).double()
-    pair, inverse = torch.stack([samples, labels, place]).unique(dim=1, return_inverse=True)
-    of_pair = d_RD.new_zeros(pair.shape[1], d_RD.shape[1]).index_add_(0, inverse, d_RD)
-    norm_sq.index_add_(0, pair[1], of_pair.double().square().sum(1))
+    # rows of one sample that were looked up in one entry add up before they are squared
+    pair, inverse = (samples * entries + place).unique(return_inverse=True)
+    of_pair = d_RD.new_zeros(len(pair), d_RD.shape[1]).index_add_(0, inverse, d_RD)
+    label_of_pair = labels.new_empty(len(pair)).index_put_((inverse,), labels)
+    norm_sq.index_add_(0, label_of_pair, torch.linalg.vector_norm(of_pair, dim=1).double().square())
     return gram, norm_sq
