@@ -17,10 +17,10 @@ refuses a case is shown with its own words. `differs` is the largest difference 
 in the first step from those of `a class`, relative to the largest: rounding, except where BatchNorm mixes the samples.
 There imbdyn and BackPACK partition the real gradient by rows, while `a class` differentiates each class's loss.
 
-`memory` is the peak of resident memory in the second step, beyond what the process had before there was a network, over
-the bare step's: parameters, gradients, activations and whatever the tool holds. `first` in the JSON is that of the
-first step, in which imbdyn learns the network. The system counts it (VmHWM of Linux), since torch's own figures miss what
-compiled kernels take. A step with two samples comes before, so that code and thread pools are loaded.
+`memory` is the peak of resident memory in the second step, beyond what the process had before there was a network,
+over the bare step's: parameters, gradients, activations and whatever the tool holds. `first` in the JSON is that of the
+first step, in which imbdyn learns the network. The system counts it (VmHWM of Linux), since torch's own figures miss
+what compiled kernels take. A step with two samples comes before, so that code and thread pools are loaded.
 
     python benchmarks/peers.py [--json benchmarks/results/peers.json]     (extra: bench)
 """

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from imbdyn.monitor.classes import Classes
 from imbdyn.monitor.parts import Numbers, Piece, class_gradients, gram, gram_of_gradients, gram_of_linear
-from imbdyn.taps import Again, Layout, Part, Plan, Source, Use, WatchedBatch
+from imbdyn.taps import Again, Layout, NotCovered, Part, Plan, Source, Use, WatchedBatch
 
 #: Micro-batches of a step join into one problem while the output gradients held for it stay below this; class gradients
 #: that have to be made themselves are made up to this size.
@@ -136,16 +136,23 @@ class StepGradients:
         return any(watched.reduced_precision for watched in self._watched)
 
     def grams(self, parameters: list[str]) -> ClassGrams:
-        """Return the Gram matrices of `parameters`, over all micro-batches held and all their uses."""
+        """Return the Gram matrices of those of `parameters` that can be read, over all micro-batches and all uses."""
         classes = self._known_classes()
-        found = [self._made.get(name) or self._numbers(name, self._held[name], classes) for name in parameters]
+        found: dict[str, Numbers] = {}
+        for name in parameters:
+            try:
+                found[name] = self._made.get(name) or self._numbers(name, self._held[name], classes)
+            except NotCovered as reason:
+                self._plan.refuse((name,), str(reason))
+            except Exception as error:  # a part may be a user's rule's: the other parameters are read all the same
+                self._plan.refuse((name,), f"its parts failed: {type(error).__name__}: {error}")
         groups = classes.groups
         return ClassGrams(
-            parameters,
+            list(found),
             classes.ids,
             classes.count,
-            torch.stack([numbers[0] for numbers in found]).cpu().numpy() if found else np.zeros((0, groups, groups)),
-            torch.stack([numbers[1] for numbers in found]).cpu().numpy() if found else np.zeros((0, groups)),
+            torch.stack([gram for gram, _ in found.values()]).cpu().numpy() if found else np.zeros((0, groups, groups)),
+            torch.stack([norms for _, norms in found.values()]).cpu().numpy() if found else np.zeros((0, groups)),
         )
 
     def _take(self, batch: WatchedBatch, use: Use) -> None:
@@ -213,6 +220,10 @@ class StepGradients:
         total: Tensor | None = None
         in_order = {index: iter(of_batch) for index, of_batch in pieces.items()}
         for each in held:
+            if groups * each.source.shape.numel() * each.grad_output.element_size() > MEMORY_BOUND:
+                raise NotCovered(
+                    f"{groups} class gradients of {each.source.shape.numel()} elements, past the memory bound"
+                )
             made = class_gradients(next(in_order[each.batch]), groups)
             pulled = torch.stack([each.source.pull_back(g.view(each.source.shape))[name].flatten() for g in made])
             total = pulled if total is None else total + pulled

@@ -56,6 +56,7 @@ class Recorder:
         self._learning_rate = learning_rate
         self._since = 0
         self._coverage: dict[str, Any] | None = None
+        self._coverage_known: tuple[int, ...] = ()
         self._class_counts = np.zeros(num_classes, dtype=np.int64)
         self._uncounted: list[Tensor] = []
         self._first_epoch_is_over = False
@@ -177,7 +178,12 @@ class Recorder:
 
     def note_coverage(self, plan: Plan) -> None:
         """Write to run.json, when it has changed, which parameters are read and how; warn once if not all are."""
-        sizes = {name: p.numel() for name, p in self._model.trainable().items()}
+        trainable = self._model.trainable()
+        known = (plan.complete, len(plan.rule_of), len(plan.refused), len(trainable))
+        if known == self._coverage_known:
+            return
+        self._coverage_known = known
+        sizes = {name: p.numel() for name, p in trainable.items()}
         covered = set(plan.covered())
         parameters: dict[str, Any] = {
             name: {
@@ -189,12 +195,11 @@ class Recorder:
         }
         share = sum(size for name, size in sizes.items() if name in covered) / max(1, sum(sizes.values()))
         record = {"share": share, "parameters": parameters}
-        if record == self._coverage:
-            return
-        self._coverage = record
-        self._update_run(coverage=record, classifier=self._model.layer)
+        if record != self._coverage:
+            self._coverage = record
+            self._update_run(coverage=record, classifier=self._model.layer)
         missing = [f"{name} ({plan.why_not(name)})" for name in sizes if name not in covered]
-        if missing:
+        if missing and plan.complete:  # what is still being learned may be covered yet
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             self._problems.warn(
                 "coverage",

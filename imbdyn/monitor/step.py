@@ -78,7 +78,8 @@ class OptimizerStep:
         grams, scale, residuals = None, None, {}
         if covered:
             grams = self.gradients.grams(covered)
-            if self.gradients.batches == self.batches:
+            covered = grams.parameters
+            if covered and self.gradients.batches == self.batches:
                 index = {name: i for i, name in enumerate(parameters)}
                 grad_norm_sq = grad_norm[[index[name] for name in covered]] ** 2
                 scale = grad_scale(grams.gram, grad_norm_sq)
