@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import re
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -225,6 +227,17 @@ def test_users_add_a_rule(own_rule: Callable[..., Any], labels: Tensor) -> None:
     torch.manual_seed(0)
     assert_read(Scaled(torch.atan2), torch.randn(24, 6), labels)
     assert called
+
+
+@pytest.mark.usefixtures("own_rule")
+def test_the_rule_in_the_guide_runs_as_it_stands(labels: Tensor) -> None:
+    guide = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    (snippet,) = re.findall(r"^\*\*A watched function\.\*\*.*?^```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    exec(snippet, {})
+    assert torch.atan2 in RULES
+    torch.manual_seed(0)
+    for function in (torch.atan2, lambda x, gain: gain.atan2(x)):
+        assert_read(Scaled(function), torch.randn(24, 6), labels)
 
 
 def test_functions_without_a_rule_are_read_all_the_same(labels: Tensor) -> None:
