@@ -102,7 +102,7 @@ def _width(part: Part | Again) -> tuple[int, int, bool]:
     return part.inputs.shape[-1], part.grad_outputs.shape[-1], part.transposed
 
 
-#: inputs [N, L, I] (None: ones), grad_outputs [N, L, O], labels [N]; soft labels repeat a sample for each of its classes.
+#: inputs [N, L, I] (None: ones), grad_outputs [N, L, O], labels [N]; soft ones repeat samples.
 _Problem = tuple[Tensor | None, Tensor, Tensor]
 
 
