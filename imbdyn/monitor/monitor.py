@@ -349,7 +349,7 @@ class Monitor:
             )
 
     def _record(self, number: int, step: OptimizerStep, reading: GradientReading) -> None:
-        self._recorder.note_coverage(self._watching.plan)
+        self._recorder.note_coverage(self._watching.plan, reading.parameters)
         warn_of_residuals(number, reading, self._problems)
         self._recorder.sampled_step(number, reading)
         self._recorder.close_window(number, step)

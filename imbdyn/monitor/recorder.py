@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ class Recorder:
         self._ignore_index = ignore_index
         self._learning_rate = learning_rate
         self._since = 0
-        self._coverage: dict[str, Any] | None = None
+        self._with_gradient: set[str] = set()
         self._coverage_known: tuple[int, ...] = ()
         self._class_counts = np.zeros(num_classes, dtype=np.int64)
         self._uncounted: list[Tensor] = []
@@ -176,29 +176,39 @@ class Recorder:
         self._evaluated.clear()
         self._write_classifier()
 
-    def note_coverage(self, plan: Plan) -> None:
-        """Write to run.json, when it has changed, which parameters are read and how; warn once if not all are."""
-        trainable = self._model.trainable()
-        known = (plan.complete, len(plan.rule_of), len(plan.refused), len(trainable))
+    def note_coverage(self, plan: Plan, parameters: Iterable[str]) -> None:
+        """Write to run.json, when it has changed, which parameters are read and how; warn once if not all are.
+
+        Args:
+            plan: what is known of the model.
+            parameters: those that have a gradient in this step. The share is of all that ever had one: what the model
+                does not use is not to be covered.
+        """
+        self._with_gradient.update(parameters)
+        known = (plan.complete, len(plan.rule_of), len(plan.refused), len(self._with_gradient))
         if known == self._coverage_known:
             return
         self._coverage_known = known
-        sizes = {name: p.numel() for name, p in trainable.items()}
-        covered = set(plan.covered())
-        parameters: dict[str, Any] = {
-            name: {
-                "covered": name in covered,
-                "rule": plan.rule_of.get(name),
-                "reason": None if name in covered else plan.why_not(name),
-            }
+        sizes = {name: p.numel() for name, p in self._model.trainable().items()}
+        covered = self._with_gradient.intersection(plan.covered())
+        reason = {
+            name: plan.why_not(name) if name in self._with_gradient else "no gradient comes to it"
             for name in sizes
+            if name not in covered
         }
-        share = sum(size for name, size in sizes.items() if name in covered) / max(1, sum(sizes.values()))
-        record = {"share": share, "parameters": parameters}
-        if record != self._coverage:
-            self._coverage = record
-            self._update_run(coverage=record, classifier=self._model.layer)
-        missing = [f"{name} ({plan.why_not(name)})" for name in sizes if name not in covered]
+        used = sum(size for name, size in sizes.items() if name in self._with_gradient)
+        share = sum(size for name, size in sizes.items() if name in covered) / max(1, used)
+        self._update_run(
+            coverage={
+                "share": share,
+                "parameters": {
+                    name: {"covered": name in covered, "rule": plan.rule_of.get(name), "reason": reason.get(name)}
+                    for name in sizes
+                },
+            },
+            classifier=self._model.layer,
+        )
+        missing = [f"{name} ({why})" for name, why in reason.items() if name in self._with_gradient]
         if missing and plan.complete:  # what is still being learned may be covered yet
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             self._problems.warn(

@@ -125,6 +125,7 @@ class Lesson:
                 why = "no gradient reaches" if candidate.depends else "the model's output does not depend on"
                 reason = f"{function_name(candidate.function)}: {why} its result, so that its rows are nobody's"
                 plan.unassigned[candidate.key] = reason
+                plan.unreached.update(dict.fromkeys(candidate.names, reason))
                 if candidate.key in plan.unread:
                     plan.refuse(candidate.names, reason)
         for key in self._for_now:

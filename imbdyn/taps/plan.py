@@ -35,6 +35,8 @@ class Plan:
     """Parameter to the reason why (part of) its gradient cannot be read."""
     unassigned: dict[str, str] = field(default_factory=dict)
     """Result that the experiment did not reach to the reason; its gradient may still come, and is not read."""
+    unreached: dict[str, str] = field(default_factory=dict)
+    """Parameter to why nothing is known of a use of it, as long as no gradient comes there."""
     unread: set[str] = field(default_factory=set)
     """Results whose gradient came while nothing was known of their rows."""
     lessons: int = 0
@@ -57,7 +59,7 @@ class Plan:
         """Return why a parameter is not covered."""
         unclear = any(key.startswith(f"{name}#") for key in (*self.is_value, *self.forced, *self.unread))
         so_far = "nothing tells yet which of its rows belong to which sample" if unclear else "not used"
-        return self.refused.get(name, so_far)
+        return self.refused.get(name) or self.unreached.get(name, so_far)
 
     def refuse(self, names: tuple[str, ...], reason: str) -> None:
         """Note why parameters cannot be read; the first reason stays."""

@@ -75,8 +75,14 @@ def test_a_layer_that_is_used_in_some_steps_only(images: Tensor, labels: Tensor,
     model = Sometimes()
     optimizer = torch.optim.SGD(model.parameters(), lr=STILL)
     with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
-        with pytest.warns(ImbdynWarning, match=r"not covered: extra\.weight \(not used\)"):
-            step(monitor, model, optimizer, images, labels)
+        step(monitor, model, optimizer, images, labels)  # no warning: what is not used is not to be covered
+        entry = open_trace(tmp_path / "run").run["coverage"]
+        assert entry["share"] == 1.0
+        assert entry["parameters"]["extra.weight"] == {
+            "covered": False,
+            "rule": None,
+            "reason": "no gradient comes to it",
+        }
         for use in (True, True, False, True):
             model.use = use
             step(monitor, model, optimizer, images, labels)
