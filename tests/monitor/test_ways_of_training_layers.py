@@ -11,7 +11,7 @@ from networks import Mlp
 from torch import Tensor, nn
 from ways import CLASSES, NormalisedCnn, VisionTransformer, assert_exact, assert_read, of_cross_entropy
 
-from imbdyn import ImbdynWarning, Monitor, Trace, open_trace
+from imbdyn import Monitor, Trace, open_trace
 
 STILL = 0.0
 """Learning rate at which every step reads the same."""
