@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imbdyn.taps.parts import Normalised, Part, RowStatistics
+from imbdyn.taps.parts import Broadcast, Normalised, Part, RowStatistics
 from imbdyn.taps.registry import rule
 
 
@@ -22,5 +22,14 @@ def rms_norm(
 ) -> Iterator[tuple[Tensor | None, Callable[[], Part]]]:
     """dL/dweight = sum of dy * xhat over all dimensions that are not normalised."""
     shape = tuple(normalized_shape)
-    statistics = RowStatistics(False, torch.finfo(input.dtype).eps if eps is None else eps)
-    yield weight, lambda: Normalised(input, dy, statistics, shape, lambda: F.rms_norm(input, shape, eps=eps))
+
+    def xhat() -> Tensor:
+        return F.rms_norm(input, shape, eps=eps)
+
+    def weight_part() -> Part:
+        if eps is None and input.element_size() < 4:  # of which type it is then differs between releases of torch
+            return Broadcast(dy * xhat(), shape)
+        statistics = RowStatistics(False, torch.finfo(input.dtype).eps if eps is None else eps)
+        return Normalised(input, dy, statistics, shape, xhat)
+
+    yield weight, weight_part
