@@ -15,6 +15,8 @@ namespace {
 
 // Elements of a row at a time: a panel of x and one of dy stay in the first cache between the passes over them.
 constexpr int64_t kNormRowPanel = 1024;
+// Rows of at most a panel together whose steps alternate, so that a short row does not wait for its own mean.
+constexpr int64_t kNormRowsAtOnce = 8;
 // Rows whose sums are float32 before they go to float64.
 constexpr int64_t kNormChunkRows = 64;
 
@@ -59,15 +61,26 @@ A mean_of(const A* x, int64_t count) {
   return total / static_cast<A>(count);
 }
 
+/// Of d = x - shift and dy: sums of d, d^2, dy and dy d.
+template <class A>
+struct ShiftedSums {
+  A s;
+  A q;
+  A b;
+  A c;
+};
+
 /// The moments of `count` elements, at least one, from their sums.
-inline ChannelMoments moments_of(double shift, double s, double q, double b, double c, int64_t count) {
+template <class A>
+ChannelMoments moments_of(A shift, const ShiftedSums<A>& sums, int64_t count) {
+  const double s = sums.s, b = sums.b;
   const double off = s / static_cast<double>(count);
-  const double m2 = q - s * off;
-  return {shift + off, m2 < 0 ? 0 : m2, b, c - b * off};
+  const double m2 = sums.q - s * off;
+  return {shift + off, m2 < 0 ? 0 : m2, b, sums.c - b * off};
 }
 
 template <class A, bool kGrad>
-ChannelMoments panel_moments(const A* x, const A* dy, int64_t count, A shift) {
+ShiftedSums<A> shifted_sums(const A* x, const A* dy, int64_t count, A shift) {
   constexpr int64_t kLanes = kVectorLanes<A>;
   Vector<A> s[2] = {}, q[2] = {}, b[2] = {}, c[2] = {};
   const auto add = [&](int64_t i, int k) {
@@ -107,7 +120,7 @@ ChannelMoments panel_moments(const A* x, const A* dy, int64_t count, A shift) {
       sum_c += dy[i] * d;
     }
   }
-  return moments_of(shift, sum_s, sum_q, sum_b, sum_c, count);
+  return {sum_s, sum_q, sum_b, sum_c};
 }
 
 /// Adds the moments of `count` elements to those of the `before` elements seen so far.
@@ -125,9 +138,15 @@ inline void merge(const ChannelMoments& from, int64_t count, int64_t before, Cha
   to.mean += up;
 }
 
-/// Each channel's places lie one after another.
+template <class A, bool kGrad>
+ChannelMoments panel_moments(const A* x, const A* dy, int64_t count) {
+  const A shift = mean_of(x, count);
+  return moments_of(shift, shifted_sums<A, kGrad>(x, dy, count, shift), count);
+}
+
+/// Rows of several panels.
 template <class A>
-void moments_by_rows(const ChannelsTile& tile) {
+void moments_of_long_rows(const ChannelsTile& tile) {
   A panels[2][kNormRowPanel];
   for (int64_t k = 0; k < tile.num_channels; ++k) {
     const int64_t channel = tile.first_channel + k;
@@ -137,10 +156,38 @@ void moments_by_rows(const ChannelsTile& tile) {
       const int64_t count = left < kNormRowPanel ? left : kNormRowPanel;
       const A* const x = run_of(tile.x, channel * tile.x.row_stride + begin, count, panels[0]);
       const A* const dy = run_of(tile.dy, channel * tile.dy.row_stride + begin, count, panels[1]);
-      merge(panel_moments<A, true>(x, dy, count, mean_of(x, count)), count, begin, moments);
+      merge(panel_moments<A, true>(x, dy, count), count, begin, moments);
     }
     tile.out[k] = moments;
   }
+}
+
+/// Rows of which kNormRowsAtOnce fit a panel.
+template <class A>
+void moments_of_short_rows(const ChannelsTile& tile) {
+  A panels[2][kNormRowPanel], shift[kNormRowsAtOnce];
+  const A *x[kNormRowsAtOnce], *dy[kNormRowsAtOnce];
+  ShiftedSums<A> sums[kNormRowsAtOnce];
+  const int64_t count = tile.x.columns;
+  for (int64_t k = 0; k < tile.num_channels; k += kNormRowsAtOnce) {
+    const int64_t left = tile.num_channels - k;
+    const int64_t rows = left < kNormRowsAtOnce ? left : kNormRowsAtOnce;
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t channel = tile.first_channel + k + r;
+      x[r] = run_of(tile.x, channel * tile.x.row_stride, count, panels[0] + r * count);
+      dy[r] = run_of(tile.dy, channel * tile.dy.row_stride, count, panels[1] + r * count);
+    }
+    for (int64_t r = 0; r < rows; ++r) shift[r] = mean_of(x[r], count);
+    for (int64_t r = 0; r < rows; ++r) sums[r] = shifted_sums<A, true>(x[r], dy[r], count, shift[r]);
+    for (int64_t r = 0; r < rows; ++r) tile.out[k + r] = moments_of(shift[r], sums[r], count);
+  }
+}
+
+/// Each channel's places lie one after another.
+template <class A>
+void moments_by_rows(const ChannelsTile& tile) {
+  const bool is_short = tile.x.columns > 0 && tile.x.columns * kNormRowsAtOnce <= kNormRowPanel;
+  (is_short ? moments_of_short_rows<A> : moments_of_long_rows<A>)(tile);
 }
 
 /// Each place's channels lie one after another: the sums of neighbouring channels fill a vector.
@@ -178,7 +225,7 @@ void moments_by_columns(const ChannelsTile& tile) {
       }
     }
     for (int64_t k = 0; k < width; ++k) {
-      merge(moments_of(shift[k], s[k], q[k], b[k], c[k], end - begin), end - begin, begin, tile.out[k]);
+      merge(moments_of<A>(shift[k], {s[k], q[k], b[k], c[k]}, end - begin), end - begin, begin, tile.out[k]);
     }
   }
 }
@@ -207,10 +254,9 @@ ChannelMoments statistics_of(const Matrix& x, int64_t row, bool centred, A* pane
     const int64_t count = left < kNormRowPanel ? left : kNormRowPanel;
     const A* const from = run_of(x, row * x.row_stride + begin, count, panel);
     if (centred) {
-      merge(panel_moments<A, false>(from, nullptr, count, mean_of(from, count)), count, begin, moments);
+      merge(panel_moments<A, false>(from, nullptr, count), count, begin, moments);
     } else {
-      const ChannelMoments part = panel_moments<A, false>(from, nullptr, count, 0);
-      moments.m2 += part.m2 + part.mean * part.mean * static_cast<double>(count);
+      moments.m2 += shifted_sums<A, false>(from, nullptr, count, 0).q;
     }
   }
   moments.m2 /= static_cast<double>(x.columns);
