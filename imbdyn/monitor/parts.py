@@ -123,7 +123,7 @@ def _width(part: Part | Again) -> tuple[int, int, bool]:
     return part.inputs.shape[-1], part.grad_outputs.shape[-1], part.transposed
 
 
-#: inputs [N, L, I] (None: ones), grad_outputs [N, L, O], labels [N]: soft labels repeat a sample for each of its classes
+#: inputs [N, L, I] (None: ones), grad_outputs [N, L, O], labels [N]: soft labels repeat a sample for each class it has
 _Problem = tuple[Tensor | None, Tensor, Tensor]
 
 
@@ -161,14 +161,23 @@ def _by_sample(use: Piece) -> Tensor:
     return part.by_sample(use.layout, batch)
 
 
+#: Places of a channel below which a sum for each channel of each unit costs more than torch's passes over the whole.
+_FEW_PLACES = 16
+
+
 def _norm_gradients(part: Normalised, layout: Layout, batch: int) -> NormGradients | None:
-    """Return every sample's gradients of scale and bias, [N, their elements]; None where the batch lies elsewhere."""
+    """Return every sample's gradients of scale and bias, [N, their elements].
+
+    None where the batch lies elsewhere, or channels have so few places that the product is better made whole.
+    """
     units = part.units(layout, batch)
     if units is None:
         return None
     statistics = part.statistics
     if isinstance(statistics, RowStatistics):
         return norm_gradients_rows(*units, centred=statistics.centred, eps=statistics.eps)
+    if units[0].shape[2] < _FEW_PLACES:
+        return None
     found = norm_gradients(
         *units,
         statistics.num_groups,

@@ -52,7 +52,7 @@ def made_whole(part: Normalised | Broadcast) -> Broadcast:
 @pytest.mark.parametrize("where", LAYOUTS)
 def test_batch_may_lie_anywhere(rule: str, where: str) -> None:
     layout, batch = LAYOUTS[where]
-    x, dy = torch.randn(2, 12, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x, dy = torch.randn(2, 12, 8, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.arange(batch) % 3
     parts = parts_of(rule, x, dy)
     for part in parts:
@@ -65,6 +65,7 @@ def test_batch_may_lie_anywhere(rule: str, where: str) -> None:
         torch.testing.assert_close(class_gradients(piece, 3), of_class)
     if len(parts) == 2:
         together = gram_of_normalisation(*(Piece(part, layout, labels, dy) for part in parts), 3)
+        assert (together is None) == (layout.axis > 0 and rule != "layer_norm")
         for part, numbers in zip(parts, together or (), strict=together is not None):
             alone = gram([[Piece(part, layout, labels, dy)]], 3)
             assert alone is not None
@@ -79,7 +80,7 @@ def test_input_and_gradient_may_have_different_dtypes(
     rule: str, input_dtype: torch.dtype, grad_dtype: torch.dtype
 ) -> None:
     random = torch.Generator().manual_seed(0)
-    x, dy = (torch.randn(12, 8, 8, generator=random).to(dtype) for dtype in (input_dtype, grad_dtype))
+    x, dy = (torch.randn(12, 8, 8, 8, generator=random).to(dtype) for dtype in (input_dtype, grad_dtype))
     labels = torch.arange(12) % 3
     exact = parts_of(rule, x.double(), dy.double())
     for part, expected in zip(parts_of(rule, x, dy), exact, strict=True):
