@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "cpu/class_logits.h"
 #include "cpu/class_moments.h"
 #include "cpu/dispatch.h"
+#include "cpu/norm_gradients.h"
 #include "cpu/parameter_norms.h"
 #if defined(IMBDYN_HAS_CUDA)
 #include "cuda/class_moments.h"
@@ -121,6 +123,32 @@ void bind_parameter_norms(const std::vector<std::int64_t>& table, std::int64_t m
   parameter_norms(parameters, {measured, rows, pointer<double>(rows_out)}, pointer<double>(out), threads);
 }
 
+/// `strides` are those of units, rows and columns.
+UnitMatrices unit_matrices(std::uintptr_t address, int type, std::int64_t rows, std::int64_t columns,
+                           const std::array<std::int64_t, 3>& strides) {
+  return {matrix(address, type, rows, columns, strides[1], strides[2]), strides[0]};
+}
+
+void bind_norm_gradients(const std::array<std::int64_t, 3>& sizes, std::uintptr_t input, int input_type,
+                         const std::array<std::int64_t, 3>& input_strides, std::uintptr_t grads, int grad_type,
+                         const std::array<std::int64_t, 3>& grad_strides, std::int64_t num_groups, bool across_units,
+                         std::uintptr_t mean, std::uintptr_t variance, double eps, std::uintptr_t weight,
+                         std::uintptr_t bias, int threads) {
+  norm_gradients(unit_matrices(input, input_type, sizes[1], sizes[2], input_strides),
+                 unit_matrices(grads, grad_type, sizes[1], sizes[2], grad_strides), sizes[0],
+                 {num_groups, across_units, pointer<const double>(mean), pointer<const double>(variance), eps},
+                 {pointer<void>(weight), pointer<void>(bias)}, threads);
+}
+
+void bind_norm_gradients_rows(const std::array<std::int64_t, 3>& sizes, std::uintptr_t input, int input_type,
+                              const std::array<std::int64_t, 3>& input_strides, std::uintptr_t grads, int grad_type,
+                              const std::array<std::int64_t, 3>& grad_strides, bool centred, double eps,
+                              std::uintptr_t weight, std::uintptr_t bias, int threads) {
+  norm_gradients_rows(unit_matrices(input, input_type, sizes[1], sizes[2], input_strides),
+                      unit_matrices(grads, grad_type, sizes[1], sizes[2], grad_strides), sizes[0], centred, eps,
+                      {pointer<void>(weight), pointer<void>(bias)}, threads);
+}
+
 #if defined(IMBDYN_HAS_CUDA)
 void bind_class_moments_cuda(std::uintptr_t features, int type, std::int64_t rows, std::int64_t columns,
                              std::int64_t row_stride, std::int64_t column_stride, std::uintptr_t order,
@@ -153,6 +181,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("class_gram", &bind_class_gram, py::call_guard<py::gil_scoped_release>());
   m.def("class_gram_convolution", &bind_class_gram_convolution, py::call_guard<py::gil_scoped_release>());
   m.def("parameter_norms", &bind_parameter_norms, py::call_guard<py::gil_scoped_release>());
+  m.def("norm_gradients", &bind_norm_gradients, py::call_guard<py::gil_scoped_release>());
+  m.def("norm_gradients_rows", &bind_norm_gradients_rows, py::call_guard<py::gil_scoped_release>());
   m.def("active_isa", &active_isa);
   m.def("available_isas", &available_isas);
   m.attr("compiler") = compiler();

@@ -95,6 +95,43 @@ def class_gram_convolution(
 # and their element count. `measured` is the index of the parameter whose `rows` rows are measured, or -1.
 def parameter_norms(table: list[int], measured: int, rows: int, out: int, rows_out: int, threads: int, /) -> None: ...
 
+# Sizes and strides of units [U, C, P]: `mean` and `variance` [C] are float64, or 0.
+def norm_gradients(
+    sizes: Sequence[int],
+    input: int,
+    input_type: int,
+    input_strides: Sequence[int],
+    grads: int,
+    grad_type: int,
+    grad_strides: Sequence[int],
+    num_groups: int,
+    across_units: bool,
+    mean: int,
+    variance: int,
+    eps: float,
+    weight: int,
+    bias: int,
+    threads: int,
+    /,
+) -> None: ...
+
+# Of units [U, L, D].
+def norm_gradients_rows(
+    sizes: Sequence[int],
+    input: int,
+    input_type: int,
+    input_strides: Sequence[int],
+    grads: int,
+    grad_type: int,
+    grad_strides: Sequence[int],
+    centred: bool,
+    eps: float,
+    weight: int,
+    bias: int,
+    threads: int,
+    /,
+) -> None: ...
+
 # Only where has_cuda is True. Addresses are the device's; the call returns before the kernel has run.
 def class_moments_cuda(
     features: int,

@@ -4,6 +4,7 @@
 #include "cpu/class_logits_kernel.h"
 #include "cpu/class_moments_kernel.h"
 #include "cpu/class_products_kernel.h"
+#include "cpu/norm_gradients_kernel.h"
 #include "cpu/parameter_norms_kernel.h"
 
 namespace imbdyn {
@@ -14,6 +15,8 @@ extern const Kernels kAvx512Kernels = {
     {class_logits_kernel<double>, class_logits_kernel<float>, class_logits_kernel<Bfloat16>,
      class_logits_kernel<Float16>},
     parameter_norms_kernel,
+    channel_moments_kernel,
+    norm_rows_kernel,
     kVectorBytes,
     {class_products_kernel<false, double>, class_products_kernel<false, float>},
     {class_products_kernel<true, double>, class_products_kernel<true, float>},

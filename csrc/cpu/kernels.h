@@ -73,6 +73,38 @@ struct NormsTile {
   NormSums* sums;  ///< added to
 };
 
+/// Most channels that one call of a kernel for channel moments takes.
+constexpr int64_t kNormChannels = 256;
+
+/// Of one channel of one unit.
+struct ChannelMoments {
+  double mean;    ///< of x
+  double m2;      ///< sum of (x - mean)^2
+  double sum_dy;  ///< sum of dy
+  double cross;   ///< sum of dy (x - mean)
+};
+
+/// Some channels of one unit. Both matrices are [channels, places], and both have column stride 1 or row stride 1.
+struct ChannelsTile {
+  Matrix x;
+  Matrix dy;
+  int64_t first_channel;
+  int64_t num_channels;  ///< 1..kNormChannels
+  ChannelMoments* out;   ///< [num_channels], written; 0 without a place
+};
+
+/// The rows of one unit, each of which is normalised by its own statistics.
+struct NormRowsTile {
+  Matrix x;  ///< [rows, columns], column stride 1, at least one column
+  Matrix dy;
+  bool centred;  ///< whether the mean is taken off
+  double eps;
+  double (*square_root)(double);
+  double* weight;  ///< [columns], added to: sum of dy xhat
+  double* bias;    ///< [columns], added to: sum of dy
+  void* scratch;   ///< 2 columns numbers of 8 bytes
+};
+
 /// Most rows of one tile of a product.
 constexpr int64_t kProductRows = 6;
 
@@ -157,6 +189,8 @@ struct Kernels {
   /// Returns the first row with a bad label, or kAllLabelsGood. Never writes for a bad label.
   int64_t (*class_logits[kElementTypes])(const LogitsTile& tile);
   void (*parameter_norms)(const NormsTile& tile);
+  void (*channel_moments)(const ChannelsTile& tile);
+  void (*norm_rows)(const NormRowsTile& tile);
   /// Bytes of one of its vectors.
   int64_t vector_bytes;
   void (*class_products[kRealTypes])(const ProductsChunk& chunk);

@@ -63,6 +63,10 @@ struct Vector {
     for (int i = 0; i < kVectorLanes<T>; ++i) lane[i] += other.lane[i];
     return *this;
   }
+  friend Vector operator-(Vector a, T b) {
+    for (int i = 0; i < kVectorLanes<T>; ++i) a.lane[i] -= b;
+    return a;
+  }
   friend Vector operator*(Vector a, const Vector& b) {
     for (int i = 0; i < kVectorLanes<T>; ++i) a.lane[i] *= b.lane[i];
     return a;

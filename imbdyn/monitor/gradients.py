@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imbdyn.monitor.classes import Classes
-from imbdyn.monitor.parts import Numbers, Piece, class_gradients, gram, gram_of_gradients, gram_of_linear
+from imbdyn.monitor.parts import (
+    Numbers,
+    Piece,
+    class_gradients,
+    gram,
+    gram_of_gradients,
+    gram_of_linear,
+    gram_of_normalisation,
+)
 from imbdyn.taps import Again, Layout, NotCovered, Part, Plan, Source, Use, WatchedBatch
 
 #: Micro-batches of a step join into one problem while the output gradients held for it stay below this; class gradients
@@ -185,10 +193,10 @@ class StepGradients:
         if not (first.source.isometric and second.source.isometric):
             return False
         classes = self._known_classes()
-        pieces = [
+        weight, bias = (
             Piece(held.part(), held.layout, classes.labels[held.batch], held.grad_output) for held in (first, second)
-        ]
-        found = gram_of_linear(pieces[0], pieces[1], classes.groups)
+        )
+        found = gram_of_linear(weight, bias, classes.groups) or gram_of_normalisation(weight, bias, classes.groups)
         if found is None:
             return False
         for held, numbers in zip((first, second), found, strict=True):

@@ -13,9 +13,16 @@ import torch
 from torch import Tensor
 
 from imbdyn.monitor.classes import spread
-from imbdyn.ops import class_gram, class_gram_conv, class_gram_linear
+from imbdyn.ops import (
+    NormGradients,
+    class_gram,
+    class_gram_conv,
+    class_gram_linear,
+    norm_gradients,
+    norm_gradients_rows,
+)
 from imbdyn.ops.class_gram.lookup import class_gram_lookup
-from imbdyn.taps import Again, Broadcast, Convolution, Layout, Lookup, Part, Rows
+from imbdyn.taps import Again, Broadcast, Convolution, Layout, Lookup, Normalised, Part, Rows, RowStatistics
 
 #: [K, K], and [K] with NaN where the samples' own gradients were not made.
 Numbers = tuple[Tensor, Tensor]
@@ -39,7 +46,7 @@ def gram(batches: Sequence[Sequence[Piece]], groups: int) -> Numbers | None:
     part = pieces[0].part
     if any(type(piece.part) is not type(part) for piece in pieces):
         return None
-    if isinstance(part, Broadcast):
+    if isinstance(part, Broadcast | Normalised):
         return _from_rows([_broadcast(uses) for uses in batches], groups)
     if isinstance(part, Rows):
         if len({_width(piece.part) for piece in pieces}) > 1:
@@ -63,6 +70,20 @@ def gram_of_linear(weight: Piece, bias: Piece, groups: int) -> tuple[Numbers, Nu
     return class_gram_linear(x_RI, d_RO, labels, groups, samples)
 
 
+def gram_of_normalisation(weight: Piece, bias: Piece, groups: int) -> tuple[Numbers, Numbers] | None:
+    """Return the numbers of scale and bias of a normalisation, of one read of it; None if they are no such pair."""
+    normalised, repeated = weight.part, bias.part
+    if not (isinstance(normalised, Normalised) and isinstance(repeated, Broadcast)) or weight.labels.dim() != 1:
+        return None
+    if repeated.gradient is not normalised.grad_output or repeated.shape != normalised.shape:
+        return None
+    sums = _norm_gradients(normalised, weight.layout, weight.labels.shape[0])
+    if sums is None:
+        return None
+    of_weight, of_bias = (_from_rows([(None, d_NP[:, None], weight.labels)], groups) for d_NP in sums)
+    return of_weight, of_bias
+
+
 def class_gradients(piece: Piece, groups: int) -> Tensor:
     """Return the class gradients that a piece makes, [K, number of elements of the parameter]."""
     part = piece.part
@@ -77,7 +98,7 @@ def class_gradients(piece: Piece, groups: int) -> Tensor:
         gradient = d_NLD.new_zeros(groups * part.num_rows, d_NLD.shape[-1])
         gradient.index_add_(0, slot[places >= 0], d_NLD[places >= 0])
         return gradient.view(groups, -1)
-    x_NLI, d_NLO, labels = _broadcast([piece]) if isinstance(part, Broadcast) else _rows([piece])
+    x_NLI, d_NLO, labels = _broadcast([piece]) if isinstance(part, Broadcast | Normalised) else _rows([piece])
     if x_NLI is None:
         d_NP = d_NLO[:, 0]
         return d_NP.new_zeros(groups, d_NP.shape[1]).index_add_(0, labels, d_NP)
@@ -122,12 +143,50 @@ def _rows(uses: Sequence[Piece]) -> _Problem:
 
 
 def _broadcast(uses: Sequence[Piece]) -> _Problem:
-    d_NP = sum(use.part.by_sample(use.layout, use.labels.shape[0]) for use in uses if isinstance(use.part, Broadcast))
+    d_NP = sum(_by_sample(use) for use in uses)
     assert isinstance(d_NP, Tensor)
     if uses[0].labels.dim() == 1:
         return None, d_NP[:, None], uses[0].labels
     sample, group, weight = spread(uses[0].labels)
     return None, (d_NP[sample] * weight[:, None].to(d_NP.dtype))[:, None], group
+
+
+def _by_sample(use: Piece) -> Tensor:
+    """Return every sample's part of the gradient of a parameter that was repeated, [N, its elements]."""
+    part, batch = use.part, use.labels.shape[0]
+    if isinstance(part, Normalised):
+        sums = _norm_gradients(part, use.layout, batch)
+        return part.broadcast().by_sample(use.layout, batch) if sums is None else sums.weight
+    assert isinstance(part, Broadcast)
+    return part.by_sample(use.layout, batch)
+
+
+#: Places of a channel below which a sum for each channel of each unit costs more than torch's passes over the whole.
+_FEW_PLACES = 16
+
+
+def _norm_gradients(part: Normalised, layout: Layout, batch: int) -> NormGradients | None:
+    """Return every sample's gradients of scale and bias, [N, their elements].
+
+    None where the batch lies elsewhere, or channels have so few places that the product is better made whole.
+    """
+    units = part.units(layout, batch)
+    if units is None:
+        return None
+    statistics = part.statistics
+    if isinstance(statistics, RowStatistics):
+        return norm_gradients_rows(*units, centred=statistics.centred, eps=statistics.eps)
+    if units[0].shape[2] < _FEW_PLACES:
+        return None
+    found = norm_gradients(
+        *units,
+        statistics.num_groups,
+        across_units=statistics.across_units,
+        mean=statistics.mean,
+        variance=statistics.variance,
+        eps=statistics.eps,
+    )
+    return NormGradients(*(Broadcast(d_UC, d_UC.shape[1:]).by_sample(layout, batch) for d_UC in found))
 
 
 def _lookup(uses: Sequence[Piece]) -> tuple[Tensor, Tensor, Tensor]:

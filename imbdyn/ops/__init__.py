@@ -1,14 +1,16 @@
-"""The four op families. Each has one public function, one float64 reference and one `torch.library` name."""
+"""The five op families. Each has one public function, one float64 reference and one `torch.library` name."""
 
 from imbdyn.ops.class_gram import ClassGram, class_gram, class_gram_conv, class_gram_linear
 from imbdyn.ops.class_logits import ClassLogits, add_class_logits, class_logits
 from imbdyn.ops.class_moments import ClassMoments, class_moments
+from imbdyn.ops.norm_gradients import NormGradients, norm_gradients, norm_gradients_rows
 from imbdyn.ops.parameter_norms import ParameterNorms, parameter_norms
 
 __all__ = [
     "ClassGram",
     "ClassLogits",
     "ClassMoments",
+    "NormGradients",
     "ParameterNorms",
     "add_class_logits",
     "class_gram",
@@ -16,5 +18,7 @@ __all__ = [
     "class_gram_linear",
     "class_logits",
     "class_moments",
+    "norm_gradients",
+    "norm_gradients_rows",
     "parameter_norms",
 ]

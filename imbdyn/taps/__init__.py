@@ -10,7 +10,7 @@ from imbdyn.taps.features import FeatureWatch, is_classifier
 from imbdyn.taps.layout import Layout
 from imbdyn.taps.learning import Lesson
 from imbdyn.taps.mode import Watch
-from imbdyn.taps.parts import Broadcast, Convolution, Lookup, Part, Rows
+from imbdyn.taps.parts import Broadcast, ChannelStatistics, Convolution, Lookup, Normalised, Part, Rows, RowStatistics
 from imbdyn.taps.plan import Plan
 from imbdyn.taps.registry import NotCovered, rule
 from imbdyn.taps.uses import Again, Source, Use
@@ -19,14 +19,17 @@ from imbdyn.taps.watched import WatchedBatch
 __all__ = [
     "Again",
     "Broadcast",
+    "ChannelStatistics",
     "Convolution",
     "FeatureWatch",
     "Layout",
     "Lesson",
     "Lookup",
+    "Normalised",
     "NotCovered",
     "Part",
     "Plan",
+    "RowStatistics",
     "Rows",
     "Source",
     "Use",

@@ -1,4 +1,4 @@
-"""What a parameter's gradient is made of, in the four forms that the rules speak of.
+"""What a parameter's gradient is made of, in the five forms that the rules speak of.
 
 N samples. `grad_outputs` is dL/d(result) of the watched function; the class gradient is the sum over the rows of the
 samples of a class. No form has made a product yet: what is cheapest to make is the ops' affair.
@@ -6,6 +6,8 @@ samples of a class. No form has made a product yet: what is cheapest to make is 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -76,6 +78,68 @@ class Broadcast:
 
 
 @dataclass(frozen=True)
+class ChannelStatistics:
+    """What an input [U, C, *places] is normalised by: statistics of groups of its channels, or of others before it."""
+
+    num_groups: int
+    """Neighbouring channels that share statistics."""
+    across_units: bool
+    """Whether all entries of the first dimension share them (batch normalisation)."""
+    eps: float
+    mean: Tensor | None = None
+    """[C], instead of the input's own, with `variance`."""
+    variance: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class RowStatistics:
+    """Each row of the last dimensions, those of the parameter, is normalised by its own mean (if centred) and scale."""
+
+    centred: bool
+    eps: float
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """dL/dw = grad_output * xhat summed over the dimensions in which w was repeated: the scale of a normalisation."""
+
+    input: Tensor
+    """What was normalised to xhat, the shape of the function's result."""
+    grad_output: Tensor
+    statistics: ChannelStatistics | RowStatistics
+    shape: tuple[int, ...]
+    """The parameter's, aligned with the last dimensions of the result."""
+    xhat: Callable[[], Tensor]
+    """Makes the normalised input by the function itself: for batches that lie where `units` has no place for them."""
+
+    def units(self, layout: Layout, batch: int) -> tuple[Tensor, Tensor] | None:
+        """Return input and grad_output [U, C, P] (channels) or [N, L, D] (rows); None where the batch lies elsewhere.
+
+        U is the first dimension, in which the batch has its layout; N are the samples.
+        """
+        if isinstance(self.statistics, ChannelStatistics):
+            if batch != 1 and layout.axis != 0:
+                return None
+            apart = [t.flatten(2) if t.dim() > 2 else t[..., None] for t in (self.input, self.grad_output)]
+            return apart[0], apart[1]
+        leading = self.input.dim() - len(self.shape)
+        if batch != 1 and layout.axis >= leading:
+            return None
+        columns = math.prod(self.shape)
+        rows = math.prod(self.input.shape[:leading]) // batch if batch else 0
+        by_row = [layout.batch_first(t, batch).reshape(batch, rows, columns) for t in (self.input, self.grad_output)]
+        return by_row[0], by_row[1]
+
+    def broadcast(self) -> Broadcast:
+        """Return the same as a product that is made here."""
+        return Broadcast(self.grad_output * self.xhat(), self.shape)
+
+    def fits(self, layout: Layout) -> bool:  # noqa: ARG002 - as the others have it
+        """Whether the parameter's gradient can be told apart by sample: always."""
+        return True
+
+
+@dataclass(frozen=True)
 class Lookup:
     """dL/dw[v] = sum of the rows of grad_outputs where `indices` is v: embeddings."""
 
@@ -128,7 +192,7 @@ class Convolution:
         return torch.arange(self.input.shape[0], device=self.input.device) // layout.after % batch
 
 
-Part: TypeAlias = Rows | Broadcast | Lookup | Convolution
+Part: TypeAlias = Rows | Broadcast | Normalised | Lookup | Convolution
 
 
 def _rows(t: Tensor, start: int) -> Tensor:

@@ -41,9 +41,10 @@ def rule(*functions: Callable[..., Any], values: bool = True) -> Callable[[_R], 
     The rule is called in the backward pass, with the gradient of the function's result and the arguments of the call
     (detached; in place functions: as they were before). For each argument that may be a parameter it yields
     `(argument, part)`: `part()` is called only if the argument is a watched parameter (or computed from some), and
-    returns what the gradient is made of: `Rows`, `Broadcast`, `Lookup` or `Convolution`. An argument that it does not
-    yield, and every function without a rule, is read by the definition of a class gradient: the function is run again
-    and differentiated once a class, which is exact, but dear. Where that would be wrong it raises `NotCovered`.
+    returns what the gradient is made of: `Rows`, `Broadcast`, `Normalised`, `Lookup` or `Convolution`. An argument that
+    it does not yield, and every function without a rule, is read by the definition of a class gradient: the function
+    is run again and differentiated once a class, which is exact, but dear. Where that would be wrong it raises
+    `NotCovered`.
 
     Args:
         functions: as a `TorchFunctionMode` sees them; `torch.add` and `torch.Tensor.add` are two.

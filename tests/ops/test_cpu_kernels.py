@@ -29,6 +29,18 @@ def everything(case: Rows) -> list[Tensor]:
         *ops.class_logits(case.matrix, labels),
         *norms(case.matrix),
         *norms(case.matrix, (torch.float64, torch.bfloat16)),
+        *norm_gradients(case.matrix),
+    ]
+
+
+def norm_gradients(matrix: Tensor) -> list[Tensor]:
+    """Gradients of normalisations of units of ten rows, by channels, by places and by rows."""
+    units = matrix[: len(matrix) // 10 * 10].unflatten(0, (-1, 10))
+    dy = units.flip(0)
+    return [
+        *ops.norm_gradients(units, dy, 10, across_units=True),
+        *ops.norm_gradients(units.mT, dy.mT, 1),
+        *ops.norm_gradients_rows(units, dy),
     ]
 
 

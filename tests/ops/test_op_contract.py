@@ -1,4 +1,4 @@
-"""What all four ops promise alike: a torch.library entry with a fake, compilation without a break, and clear errors."""
+"""What all five ops promise alike: a torch.library entry with a fake, compilation without a break, and clear errors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from imbdyn import ops
 from imbdyn.ops import _extension
 from imbdyn.ops._library import IMPLEMENTATIONS, serving
 
-OPS = ("class_moments", "class_logits", "class_gram", "parameter_norms")
-COMPILED = ("class_moments", "class_logits", "class_gram", "parameter_norms")
+OPS = ("class_moments", "class_logits", "class_gram", "norm_gradients", "parameter_norms")
+COMPILED = ("class_moments", "class_logits", "class_gram", "norm_gradients", "parameter_norms")
 A = make_rows(40, 6, 5, ignored=True)
 D = make_rows(40, 5, 1, seed=1).matrix
 Z = make_rows(40, 5, 5, ignored=True)
 SAMPLES = torch.arange(40) // 2
 IMAGES = torch.arange(40 * 2 * 5 * 4.0).sin().view(40, 2, 5, 4)
+PLACES = torch.arange(3 * 4 * 5.0).sin().view(3, 4, 5)
 IMAGE_GRADS = torch.arange(40 * 4 * 3 * 2.0).cos().view(40, 4, 3, 2)
 
 LIBRARY_CALLS = [
@@ -43,6 +44,17 @@ LIBRARY_CALLS = [
         torch.ops.imbdyn.class_gram_conv.default,
         (IMAGES, IMAGE_GRADS, A.labels, 5, [3, 3], [2, 2], [1, 1], [1, 1], 2, -100),
         id="class_gram_conv",
+    ),
+    pytest.param(
+        torch.ops.imbdyn.norm_gradients.default, (PLACES, PLACES.cos(), 2, True, None, None, 0.1), id="norm_gradients"
+    ),
+    pytest.param(
+        torch.ops.imbdyn.norm_gradients.default,
+        (PLACES, PLACES.cos(), 4, False, torch.zeros(4), torch.ones(4), 0.1),
+        id="norm_gradients by given statistics",
+    ),
+    pytest.param(
+        torch.ops.imbdyn.norm_gradients_rows.default, (PLACES, PLACES.cos(), True, 0.1), id="norm_gradients_rows"
     ),
     pytest.param(
         torch.ops.imbdyn.parameter_norms.default, ([A.matrix, D], [A.matrix, D], [A.matrix, D], 1), id="parameter_norms"
@@ -77,6 +89,8 @@ PUBLIC_CALLS = [
         ),
         id="class_gram_conv",
     ),
+    pytest.param(lambda x: ops.norm_gradients(x[None] * 2, x[None], 4), id="norm_gradients"),
+    pytest.param(lambda x: ops.norm_gradients_rows(x[None] * 2, x[None]), id="norm_gradients_rows"),
     pytest.param(lambda x: ops.parameter_norms([x * 2], [x], [None], rows=0), id="parameter_norms"),
 ]
 
@@ -142,9 +156,11 @@ assert ops.parameter_norms([torch.ones(4)], [None], [None]).tensors[0, 0].item()
 x = torch.arange(12.0).view(2, 2, 3)
 y = torch.tensor([0, 1])
 assert ops.class_gram_linear(x[0], x[1], y, 2)[1].gram.tolist() == [[149, 212], [212, 302]]
+assert ops.norm_gradients(x, x, 2, eps=0).bias.tolist() == [[3, 12], [21, 30]]
+assert ops.norm_gradients_rows(x, x).bias.tolist() == [[3, 5, 7], [15, 17, 19]]
 assert ops.class_gram_conv(x, x, y, 2, [1], stride=[1], padding=[0], dilation=[1]).gram.isfinite().all()
-for op in ("class_moments", "class_logits", "class_gram", "parameter_norms"):
-    assert serving(op, "cpu").name == ("portable" if op == "class_gram" else "reference")
+for op in ("class_moments", "class_logits", "class_gram", "norm_gradients", "parameter_norms"):
+    assert serving(op, "cpu").name == ("portable" if op in ("class_gram", "norm_gradients") else "reference")
     (cpu,) = (i for i in IMPLEMENTATIONS if i.op == op and i.name == "cpu")
     assert "imbdyn._C was not built or does not load" in cpu.why_not, cpu
 """

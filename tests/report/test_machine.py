@@ -9,7 +9,7 @@ from imbdyn.report.terminal import report_console
 
 def test_every_op_says_what_serves_each_device() -> None:
     ops = machine()["ops"]
-    assert set(ops) == {"class_gram", "class_logits", "class_moments", "parameter_norms"}
+    assert set(ops) == {"class_gram", "class_logits", "class_moments", "norm_gradients", "parameter_norms"}
     for op, entry in ops.items():
         for device in ("cpu", "cuda"):
             assert entry[device] == _library.serving(op, device).name

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import torch.nn.functional as F
 from torch import Tensor
 
-from imbdyn.taps.parts import Broadcast, Part
+from imbdyn.taps.parts import Broadcast, ChannelStatistics, Normalised, Part
 from imbdyn.taps.registry import rule
 
 
@@ -30,10 +30,10 @@ def batch_norm(
     """dL/dweight = sum of dy * xhat and dL/dbias = sum of dy, over samples and pixels of x [N, C, ...]."""
     mean, variance = (None, None) if training else (running_mean, running_var)
     shape = (input.shape[1], *[1] * (input.dim() - 2))
+    statistics = ChannelStatistics(input.shape[1], True, eps, mean, variance)
 
-    def weight_part() -> Broadcast:
-        # xhat from the input and its statistics: (y - bias) / weight has no digits left where weight is small
-        return Broadcast(dy * F.batch_norm(input, mean, variance, training=training, eps=eps), shape)
+    def xhat() -> Tensor:  # from the input: (y - bias) / weight has no digits left where weight is small
+        return F.batch_norm(input, mean, variance, training=training, eps=eps)
 
-    yield weight, weight_part
+    yield weight, lambda: Normalised(input, dy, statistics, shape, xhat)
     yield bias, lambda: Broadcast(dy, shape)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch.nn.functional as F
 from torch import Tensor
 
-from imbdyn.taps.parts import Broadcast, Part
+from imbdyn.taps.parts import Broadcast, ChannelStatistics, Normalised, Part
 from imbdyn.taps.registry import rule
 
 
@@ -22,5 +22,6 @@ def group_norm(
 ) -> Iterator[tuple[Tensor | None, Callable[[], Part]]]:
     """dL/dweight = sum of dy * xhat and dL/dbias = sum of dy, over samples and pixels of x [N, C, ...]."""
     shape = (input.shape[1], *[1] * (input.dim() - 2))
-    yield weight, lambda: Broadcast(dy * F.group_norm(input, num_groups, eps=eps), shape)
+    statistics = ChannelStatistics(num_groups, False, eps)
+    yield weight, lambda: Normalised(input, dy, statistics, shape, lambda: F.group_norm(input, num_groups, eps=eps))
     yield bias, lambda: Broadcast(dy, shape)

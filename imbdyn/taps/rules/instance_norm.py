@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch.nn.functional as F
 from torch import Tensor
 
-from imbdyn.taps.parts import Broadcast, Part
+from imbdyn.taps.parts import Broadcast, ChannelStatistics, Normalised, Part
 from imbdyn.taps.registry import rule
 
 
@@ -26,10 +26,10 @@ def instance_norm(
     """dL/dweight = sum of dy * xhat and dL/dbias = sum of dy, over samples and pixels of x [N, C, ...]."""
     mean, variance = (None, None) if use_input_stats else (running_mean, running_var)
     shape = (input.shape[1], *[1] * (input.dim() - 2))
+    statistics = ChannelStatistics(input.shape[1], False, eps, mean, variance)
 
-    def weight_part() -> Broadcast:
-        xhat = F.instance_norm(input, mean, variance, use_input_stats=use_input_stats, eps=eps)
-        return Broadcast(dy * xhat, shape)
+    def xhat() -> Tensor:
+        return F.instance_norm(input, mean, variance, use_input_stats=use_input_stats, eps=eps)
 
-    yield weight, weight_part
+    yield weight, lambda: Normalised(input, dy, statistics, shape, xhat)
     yield bias, lambda: Broadcast(dy, shape)

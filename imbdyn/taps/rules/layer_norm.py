@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from imbdyn.taps.parts import Broadcast, Part
+from imbdyn.taps.parts import Broadcast, Normalised, Part, RowStatistics
 from imbdyn.taps.registry import rule
 
 
@@ -22,5 +22,6 @@ def layer_norm(
 ) -> Iterator[tuple[Tensor | None, Callable[[], Part]]]:
     """dL/dweight = sum of dy * xhat and dL/dbias = sum of dy, over all dimensions that are not normalised."""
     shape = tuple(normalized_shape)
-    yield weight, lambda: Broadcast(dy * F.layer_norm(input, normalized_shape, eps=eps), shape)
+    statistics = RowStatistics(True, eps)
+    yield weight, lambda: Normalised(input, dy, statistics, shape, lambda: F.layer_norm(input, shape, eps=eps))
     yield bias, lambda: Broadcast(dy, shape)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imbdyn.taps.parts import Broadcast, Part
+from imbdyn.taps.parts import Broadcast, Normalised, Part, RowStatistics
 from imbdyn.taps.registry import rule
 
 
@@ -20,4 +21,15 @@ def rms_norm(
     eps: float | None = None,
 ) -> Iterator[tuple[Tensor | None, Callable[[], Part]]]:
     """dL/dweight = sum of dy * xhat over all dimensions that are not normalised."""
-    yield weight, lambda: Broadcast(dy * F.rms_norm(input, normalized_shape, eps=eps), tuple(normalized_shape))
+    shape = tuple(normalized_shape)
+
+    def xhat() -> Tensor:
+        return F.rms_norm(input, shape, eps=eps)
+
+    def weight_part() -> Part:
+        if eps is None and input.element_size() < 4:  # of which type it is then differs between releases of torch
+            return Broadcast(dy * xhat(), shape)
+        statistics = RowStatistics(False, torch.finfo(input.dtype).eps if eps is None else eps)
+        return Normalised(input, dy, statistics, shape, xhat)
+
+    yield weight, weight_part
