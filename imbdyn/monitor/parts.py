@@ -22,6 +22,7 @@ from imbdyn.ops import (
     norm_gradients_rows,
 )
 from imbdyn.ops.class_gram.lookup import class_gram_lookup
+from imbdyn.ops.class_gram.portable import add_products
 from imbdyn.taps import Again, Broadcast, Convolution, Layout, Lookup, Normalised, Part, Rows, RowStatistics
 
 #: [K, K], and [K] with NaN where the samples' own gradients were not made.
@@ -113,8 +114,7 @@ def class_gradients(piece: Piece, groups: int) -> Tensor:
 def gram_of_gradients(gradients: Tensor) -> Numbers:
     """Return the numbers of class gradients [K, P] that were made; those of samples were not."""
     total = gradients.new_zeros(len(gradients), len(gradients), dtype=torch.float64)
-    for columns in gradients.split(1 << 14, dim=1):  # short float32 sums, added in float64
-        total += (columns @ columns.T).double()
+    add_products(total, gradients)
     return total, total.new_full((len(gradients),), torch.nan)
 
 

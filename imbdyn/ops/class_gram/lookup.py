@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: Elements of class gradients that are held at once (64 MiB in float32).
-_SCRATCH = 1 << 24
+from imbdyn.ops.class_gram.portable import SCRATCH, add_products
 
 
 def class_gram_lookup(
@@ -35,12 +34,10 @@ def class_gram_lookup(
     norm_sq = d_RD.new_zeros(num_classes, dtype=torch.float64)
     if not entries:
         return gram, norm_sq
-    columns = max(1, _SCRATCH // (num_classes * entries))
+    columns = max(1, SCRATCH // (num_classes * entries))
     for part in d_RD.split(columns, dim=1):
         gradient = part.new_zeros(num_classes * entries, part.shape[1]).index_add_(0, labels * entries + place, part)
-        flat = gradient.view(num_classes, -1)
-        for piece in flat.split(1 << 14, dim=1):  # short float32 sums, added in float64
-            gram += (piece @ piece.T).double()
+        add_products(gram, gradient.view(num_classes, -1))
     # rows of one sample that were looked up in one entry add up before they are squared
     pair, inverse = (samples * entries + place).unique(return_inverse=True)
     of_pair = d_RD.new_zeros(len(pair), d_RD.shape[1]).index_add_(0, inverse, d_RD)
