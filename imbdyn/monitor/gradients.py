@@ -165,16 +165,18 @@ class StepGradients:
 
     def _take(self, batch: WatchedBatch, use: Use) -> None:
         index = self._watched.index(batch)
-        names = {name for _, name in use.site.names}
+        names = use.site.parameters
         if batch.size == 0:
             for name in names:
                 self._held.setdefault(name, [])
             return
-        if not names.isdisjoint(self._made):  # a second backward pass through one forward pass: next time all is held
+        if any(
+            name in self._made for name in names
+        ):  # a second backward pass through one forward pass: next time all is held
             self._plan.backward_again = True
             batch.incomplete.update(names)
             return
-        now = self._at_once and len(self._watched) == 1 and all(self._plan.uses[name] == 1 for name in names)
+        now = self._at_once and len(self._watched) == 1 and use.only
         if not now:
             use.keep()
             self._held_bytes += use.grad_output.nbytes
