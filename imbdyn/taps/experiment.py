@@ -9,7 +9,9 @@ mix in another way some of the gradient leaks into other rows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -64,15 +66,16 @@ class Found:
         """Whether several layouts explain everything so far."""
         return len(self._whole()) > 1
 
-    def add(self, gradient: Tensor | None, batch: int, sample: int) -> None:
+    def add(self, gradient: Tensor, batch: int, sample: int) -> None:
         """Take in the gradient of one sample's logits."""
-        if gradient is None:
-            return
         self.depends = True
-        energy = gradient.double().square()  # in float32 the squares of small gradients would be 0
-        total = float(energy.sum())
-        if not 0 < total < float("inf"):
+        greatest = gradient.abs().max() if gradient.numel() else gradient.new_zeros(())
+        if not 0 < float(greatest) < float("inf"):
             return
+        # divided by the greatest: squares of small gradients would be 0 in float32, and float64 would take memory
+        energy = (gradient.float() if gradient.element_size() < 4 else gradient) / greatest
+        energy.square_()
+        total = float(energy.sum())
         first, self.reached = not self.reached, True
         for axis in range(energy.dim()):
             if energy.shape[axis] % batch:
@@ -94,15 +97,51 @@ def find(output: Any, places: Sequence[Place], batch: int) -> list[Found]:
     found = [Found() for _ in places]
     if not leaves or not places:
         return found
+    ends = _ends([place.tensor for place in places])
     samples = list(dict.fromkeys([0, batch - 1, batch // 2, *range(batch)]))
     for tried, sample in enumerate(samples[: _PROBES + _MORE_PROBES]):
         if tried >= _PROBES and not any(each.undecided() for each in found):
             break
         scalar = torch.stack([_probe(leaf[sample]) for leaf in leaves]).sum()
-        gradients = torch.autograd.grad(scalar, [p.tensor for p in places], retain_graph=True, allow_unused=True)
-        for each, place, gradient in zip(found, places, gradients, strict=True):
-            each.add(None if gradient is None else place.cut(gradient.detach()), batch, sample)
+        with _told(found, places, batch, sample):
+            torch.autograd.grad(scalar, ends, retain_graph=True, allow_unused=True)
     return found
+
+
+@contextmanager
+def _told(found: Sequence[Found], places: Sequence[Place], batch: int, sample: int) -> Iterator[None]:
+    """Tell each of `found` of the gradient at its place, which nothing holds once the backward pass has gone on."""
+
+    def tell(each: Found, place: Place, gradient: Tensor | None) -> None:
+        if gradient is not None:
+            with torch._C.DisableTorchFunction(), torch.no_grad():
+                each.add(place.cut(gradient.detach()), batch, sample)
+
+    handles = [
+        place.tensor.register_hook(partial(tell, each, place)) for each, place in zip(found, places, strict=True)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _ends(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return those of `tensors` that are computed from no other of them: their gradients pass by all the others."""
+    sought = {tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None}
+    has_below: dict[Any, bool] = {}
+    for root in sought:
+        path = [root]
+        while path:
+            node = path[-1]
+            children = [child for child, _ in node.next_functions if child is not None]
+            if unknown := [child for child in children if child not in has_below]:
+                path.extend(unknown)
+                continue
+            has_below[node] = any(child in sought or has_below[child] for child in children)
+            path.pop()
+    return [tensor for tensor in tensors if tensor.grad_fn is None or not has_below[tensor.grad_fn]]
 
 
 class Unmixed:
