@@ -149,7 +149,7 @@ def _few_places(inputs: Tensor, grad_outputs: Tensor, labels: Tensor, kernel_siz
     products = rows * columns * outputs + images * columns * outputs * (700 / 96)
     if pairs >= products + columns * outputs * images * (1.3 * images / 2 + 8):  # at most a class for each image
         return False
-    classes = labels.unique().numel()
+    classes: int = labels.unique().numel()
     return pairs < products + columns * outputs * (1.3 * classes * (classes + 1) / 2 + 8 * (classes + 4))
 
 
