@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from imbdyn.ops._checks import IGNORE_INDEX, check_num_classes, check_rows
+from imbdyn.ops._checks import IGNORE_INDEX, check_num_classes, check_rows, without_graph
 from imbdyn.ops._library import define, implement
 from imbdyn.ops.class_moments.cpu import register as register_cpu
 from imbdyn.ops.class_moments.cuda import register as register_cuda
@@ -54,7 +54,7 @@ def class_moments(
     """
     check_rows("features", features, labels)
     check_num_classes(num_classes)
-    return ClassMoments(*torch.ops.imbdyn.class_moments(features.detach(), labels, num_classes, ignore_index))
+    return ClassMoments(*_CLASS_MOMENTS(without_graph(features), labels, num_classes, ignore_index))
 
 
 def _fake(features: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG001
@@ -75,7 +75,7 @@ def _from_reference(
     return count, mean.to(dtype), m2.to(dtype)
 
 
-define(
+_CLASS_MOMENTS = define(
     "class_moments(Tensor features, Tensor labels, int num_classes, int ignore_index) -> (Tensor, Tensor, Tensor)",
     _fake,
 )

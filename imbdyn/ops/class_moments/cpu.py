@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from imbdyn.ops import _extension
 from imbdyn.ops._checks import bad_label
 from imbdyn.ops._library import implement, unavailable
+
+
+_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+
+
+def _zeros_on_demand(rows: int, columns: int, *, dtype: torch.dtype) -> Tensor:
+    """Return zeros [rows, columns] in memory that the system hands out when it is touched: absent classes take none."""
+    return torch.from_numpy(np.zeros((rows, columns), _NUMPY[dtype]))
 
 
 def register() -> None:
@@ -23,8 +32,9 @@ def register() -> None:
         dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
         # Zero-filled: the kernel writes only the classes that are present.
         count = torch.zeros(num_classes, dtype=torch.int64)
-        mean = torch.zeros(num_classes, features.shape[1], dtype=dtype)
-        m2 = torch.zeros(num_classes, features.shape[1], dtype=dtype)
+        zeros = torch.zeros if num_classes <= len(labels) else _zeros_on_demand
+        mean = zeros(num_classes, features.shape[1], dtype=dtype)
+        m2 = zeros(num_classes, features.shape[1], dtype=dtype)
         row = _C.class_moments(
             features.data_ptr(),
             _extension.element_type("features", features.dtype),
