@@ -10,7 +10,6 @@ from imbdyn.ops import _extension
 from imbdyn.ops._checks import bad_label
 from imbdyn.ops._library import implement, unavailable
 
-
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 
 
