@@ -3,8 +3,10 @@
 The format is described in docs/trace-format.md; `schema` names every table and column.
 """
 
-from imbdyn.trace.reader import Trace, open_trace
+from imbdyn.trace._damage import TraceDamage
+from imbdyn.trace.reader import Trace
 from imbdyn.trace.run_file import TraceError
+from imbdyn.trace.several import TraceSet, open_trace
 from imbdyn.trace.writer import TraceWriter
 
-__all__ = ["Trace", "TraceError", "TraceWriter", "open_trace"]
+__all__ = ["Trace", "TraceDamage", "TraceError", "TraceSet", "TraceWriter", "open_trace"]
