@@ -92,7 +92,7 @@ class Monitor:
         self._num_classes = num_classes
         self._ignore_index = ignore_index
         self._model = WatchedModel(model, num_classes, classifier, logits)
-        self._batches_before = 0
+        self._batches_before: int | None = None
         self._before = WeightsBefore()
         self._problems = Problems(on_error)
         self._watching = Watching(self._model, self._problems)
@@ -272,7 +272,10 @@ class Monitor:
             sampled = self._cadence.gradients_due()
             step = self._step = OptimizerStep(
                 StepGradients(
-                    self._num_classes, self._ignore_index, self._watching.plan, at_once=self._batches_before == 1
+                    self._num_classes,
+                    self._ignore_index,
+                    self._watching.plan,
+                    at_once=None if self._batches_before is None else self._batches_before == 1,
                 ),
                 sampled=sampled,
                 read_logits=sampled or self._cadence.logits_due(),
@@ -320,7 +323,7 @@ class Monitor:
 
     def _after_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
         step, self._step = self._step, None
-        self._batches_before = 0 if step is None else step.batches
+        self._batches_before = None if step is None else step.batches
         try:
             with self._stopwatch, self._problems.contained("recording a step"):
                 self._recorder.weights_moved()

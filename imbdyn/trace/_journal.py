@@ -9,10 +9,12 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from errno import ENOSPC
 from pathlib import Path
 
 import pyarrow as pa
 
+from imbdyn.trace._files import sync_folder
 from imbdyn.trace._format import JOURNAL_MAGIC, RECORD_HEADER
 
 #: Bytes of the largest commit. Linux writes less than 2 GiB at once.
@@ -31,39 +33,56 @@ class Segment:
 
     def __init__(self, path: Path, schema_message: bytes) -> None:
         self.path = path
-        #: Bytes of whole records; behind them stands nothing, or what a write that failed has left.
-        self.size = 0
-        #: Number of its last record.
-        self.last_record = 0
         self.synced = False
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self._name_synced = False
+        # Size of whole records, and number of the last one: one attribute, so that an interrupt changes both or none.
+        self._end = (0, 0)
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
         try:
-            self._write(JOURNAL_MAGIC + record_header(schema_message) + schema_message)
+            self._write(0, JOURNAL_MAGIC + record_header(schema_message) + schema_message)
         except BaseException:
             self.close()
             with suppress(OSError):
                 path.unlink()
             raise
 
-    def append(self, record: int, payload: bytes) -> None:
-        """Append record number `record`. After an error the segment ends where it did before, or `recover` says so."""
-        self._write(record_header(payload), payload)
-        self.last_record = record
-        self.synced = False
+    @property
+    def size(self) -> int:
+        """Bytes of the file that are whole records; behind them stands at most what a write that failed has left."""
+        return self._end[0]
 
-    def holds(self, length: int) -> bool:
-        """Tell whether an append of `length` bytes of payload that was interrupted is whole, and take it as such."""
-        whole = self.size + RECORD_HEADER.size + length
-        if os.fstat(self._descriptor).st_size != whole:
-            return False
-        self.size = whole
-        return True
+    @property
+    def last_record(self) -> int:
+        """Number of the last record; 0 if there is none."""
+        return self._end[1]
+
+    def append(self, record: int, payload: bytes) -> None:
+        """Append record number `record`. After an error or an interrupt `settle` says whether it is there."""
+        self._write(record, record_header(payload), payload)
+
+    def settle(self, record: int, payload: bytes) -> bool:
+        """Tell whether an append that did not return has written its record; if not, remove what it has left."""
+        if self.last_record == record:
+            return True
+        whole = self.size + RECORD_HEADER.size + len(payload)
+        if os.fstat(self._descriptor).st_size == whole:
+            self._end = (whole, record)
+            return True
+        os.ftruncate(self._descriptor, self.size)
+        return False
 
     def sync(self) -> None:
         """Put on disk what was written."""
         if not self.synced:
             self.synced = True  # first: what is appended meanwhile makes it false again
             os.fsync(self._descriptor)
+        if not self._name_synced:
+            sync_folder(self.path.parent)
+            self._name_synced = True
+
+    def read(self) -> bytes:
+        """Return the whole records with what stands before them, even if the file was removed meanwhile."""
+        return os.pread(self._descriptor, self.size, 0)
 
     def close(self) -> None:
         """Close the file; may be called again."""
@@ -71,18 +90,12 @@ class Segment:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
 
-    def _write(self, *pieces: bytes) -> None:
+    def _write(self, record: int, *pieces: bytes) -> None:
         length = sum(map(len, pieces))
-        written = -1
-        try:
-            written = os.writev(self._descriptor, pieces)
-        finally:
-            # An interrupt after the write has come too late to undo it: `holds` will find it whole.
-            if 0 <= written < length:
-                os.ftruncate(self._descriptor, self.size)
-        if written < length:
-            raise OSError(28, os.strerror(28), str(self.path))  # a file is written in part only if the disk is full
-        self.size += length
+        if os.writev(self._descriptor, pieces) < length:
+            raise OSError(ENOSPC, os.strerror(ENOSPC), str(self.path))  # only a disk that is full takes a part
+        self._end = (self.size + length, record)
+        self.synced = False
 
 
 def record_header(payload: bytes) -> bytes:
@@ -105,10 +118,16 @@ def whole_payloads(segment: bytes) -> Iterator[bytes]:
         position = start + length
 
 
-def read_segment(path: Path) -> pa.Table | None:
+def whole_size(segment: bytes) -> int:
+    """Return the bytes of a segment that `whole_payloads` reads."""
+    size = sum(RECORD_HEADER.size + len(payload) for payload in whole_payloads(segment))
+    return size + len(JOURNAL_MAGIC) if size else 0
+
+
+def commits_of(segment: bytes) -> pa.Table | None:
     """Return the commits of a segment, up to the first record that is cut short or damaged; None if there are none."""
-    payloads = list(whole_payloads(path.read_bytes()))
-    if not payloads:
+    payloads = list(whole_payloads(segment))
+    if len(payloads) < 2:  # the first is the schema
         return None
     return pa.ipc.open_stream(pa.BufferReader(b"".join(payloads))).read_all()
 

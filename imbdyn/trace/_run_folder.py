@@ -68,6 +68,11 @@ class RunFolder:
         return f"{self.place} is not a trace: it has no {RUN_FILE}"
 
 
+def read_run(place: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return run.json of the trace at `place`. Raises: as RunFolder.read_run."""
+    return RunFolder(place).read_run()
+
+
 def parse_run(encoded: bytes, place: str) -> dict[str, Any]:
     """Decode and check run.json of the trace at `place`. Raises: TraceError as RunFolder.read_run."""
     if len(encoded) > MAX_RUN_BYTES:
