@@ -20,6 +20,7 @@ from pyarrow import fs
 
 from imbdyn.trace._damage import UntrustedError
 from imbdyn.trace._format import (
+    FIRST_SEQUENCE,
     PARQUET_MAGIC,
     PART_NAME,
     REPLACES,
@@ -55,6 +56,8 @@ class Part:
     seals: int
     #: Names of the parts whose rows are in this one.
     replaces: frozenset[str]
+    #: The first of the sequence numbers whose rows are in it; its own is the last.
+    first_sequence: int
 
     @property
     def name(self) -> str:
@@ -186,7 +189,8 @@ def open_part(filesystem: fs.FileSystem, table: Table, path: str, size: int) -> 
         raise UntrustedError("its checksums cannot be read") from None
     if len(crcs) != metadata.num_row_groups:
         raise UntrustedError(f"it has {metadata.num_row_groups} row groups and {len(crcs)} checksums")
-    return Part(table, filesystem, path, size, footer, metadata, crcs, seals, replaces)
+    first = _number(about, FIRST_SEQUENCE) if FIRST_SEQUENCE in about else int(match["sequence"])
+    return Part(table, filesystem, path, size, footer, metadata, crcs, seals, replaces, first)
 
 
 def _read_footer(filesystem: fs.FileSystem, path: str, size: int) -> bytes:

@@ -108,8 +108,8 @@ def take_snapshot(folder: RunFolder, table: Table, opened: Opened) -> Snapshot:
             continue
         limits = step_limits(folder.read_run())
         if limits == before:
-            pieces = [Piece(part, _limit(part, limits)) for part in parts]
-            return Snapshot(pieces, _journal_rows(folder, table, segments, parts, damage), damage)
+            pieces = [Piece(part, limit_of(part, limits)) for part in parts]
+            return Snapshot(pieces, unsealed_rows(folder, table, segments, parts, damage), damage)
     raise TraceError(f"{folder.place} changes faster than it can be read")
 
 
@@ -170,7 +170,7 @@ def _read(folder: RunFolder, name: str) -> bytes | None:
         return None
 
 
-def _journal_rows(
+def unsealed_rows(
     folder: RunFolder, table: Table, segments: dict[str, Segment], parts: list[Part], damage: list[TraceDamage]
 ) -> pa.Table:
     """Return the rows of the journal that no part holds."""
@@ -187,6 +187,6 @@ def _journal_rows(
     return pa.concat_tables(rows)
 
 
-def _limit(part: Part, limits: dict[str, list[tuple[int, int]]]) -> int | None:
+def limit_of(part: Part, limits: dict[str, list[tuple[int, int]]]) -> int | None:
     resumed = limits.get(f"{part.table.name}/{part.rank:04d}", ())
     return min((step for sequence, step in resumed if part.sequence < sequence), default=None)
