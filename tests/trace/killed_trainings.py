@@ -36,9 +36,16 @@ def train(out: Path, done: Path) -> None:
             optimizer.zero_grad()
 
 
+def wait_for_a_step(done: Path) -> None:
+    end = time.monotonic() + 60
+    while not (done.exists() and done.stat().st_size) and time.monotonic() < end:
+        time.sleep(0.001)
+
+
 def main() -> None:
     folder, runs, number, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     torch.set_num_threads(1)
+    assert callable(imbdyn.Monitor)  # imported here, once
     draw = random.Random(seed)
     for run in range(runs):
         child = os.fork()
@@ -50,7 +57,9 @@ def main() -> None:
                 code = 130
             finally:
                 os._exit(code)
-        time.sleep(draw.uniform(0.02, 0.4))
+        if run % 5:  # every fifth is ended while it starts
+            wait_for_a_step(folder / f"{run}.steps")
+        time.sleep(draw.uniform(0.0, 0.4))
         os.kill(child, signal.Signals(number))
         sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
 
