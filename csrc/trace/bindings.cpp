@@ -69,6 +69,8 @@ struct Given {
   const char* text = nullptr;
   std::size_t text_size = 0;
   const char* offsets = nullptr;
+  /// Of names: a list of them, instead.
+  PyObject* list = nullptr;
   Buffer values, validity;
 };
 
@@ -122,7 +124,8 @@ std::uint8_t* grow(std::vector<std::uint8_t>& bytes, std::size_t more) {
 
 /// Whether offsets of 32 bits can count the names with those that come.
 bool has_room(const CommitColumn& column, const Given& given, std::int64_t rows) {
-  const std::size_t times = given.offsets == nullptr ? static_cast<std::size_t>(rows) : 1;
+  const bool is_one = given.offsets == nullptr && given.list == nullptr;
+  const std::size_t times = is_one ? static_cast<std::size_t>(rows) : 1;
   return given.text_size == 0 || (kMostNameBytes - column.data.size()) / given.text_size >= times;
 }
 
@@ -131,6 +134,17 @@ void put_names(CommitColumn& column, const Given& given, std::int64_t rows) {
   const std::size_t before = column.ends.size();
   column.ends.resize(before + static_cast<std::size_t>(rows));
   std::int32_t* const ends = column.ends.data() + before;
+  if (given.list != nullptr) {
+    std::uint8_t* at = grow(column.data, given.text_size);
+    for (std::int64_t row = 0; row < rows; ++row) {
+      Py_ssize_t size = 0;
+      const char* const text = PyUnicode_AsUTF8AndSize(PyList_GET_ITEM(given.list, row), &size);
+      std::memcpy(at, text, static_cast<std::size_t>(size));
+      at += size;
+      ends[row] = end += static_cast<std::int32_t>(size);
+    }
+    return;
+  }
   if (given.offsets != nullptr) {
     for (std::int64_t row = 0; row < rows; ++row) ends[row] = end + int32_at(given.offsets, row + 1);
     std::memcpy(grow(column.data, given.text_size), given.text, given.text_size);
@@ -187,9 +201,10 @@ void put(CommitColumn& column, const Given& given, std::int64_t before, std::int
 
 class CommitRows {
  public:
-  CommitRows(const std::string& metadata, std::size_t body_length_at, const py::list& tables, py::object array,
-             py::object masked, py::object nullable, py::object names)
-      : array_(std::move(array)),
+  CommitRows(std::int64_t record, const std::string& metadata, std::size_t body_length_at, const py::list& tables,
+             py::object array, py::object masked, py::object nullable, py::object names)
+      : record_(record),
+        array_(std::move(array)),
         masked_(std::move(masked)),
         nullable_(std::move(nullable)),
         names_(std::move(names)),
@@ -257,12 +272,19 @@ class CommitRows {
 
   std::int64_t rows() const { return commit_->rows(); }
 
-  py::bytes encode(std::int64_t record) const {
+  std::int64_t record() const { return record_; }
+
+  py::bytes encode() const {
     const std::size_t size = commit_->message_size();
     auto message = py::reinterpret_steal<py::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size)));
     if (!message) throw py::error_already_set();
-    commit_->write_message(record, reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(message.ptr())));
+    commit_->write_message(record_, reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(message.ptr())));
     return message;
+  }
+
+  void begin_next() {
+    commit_->clear();
+    ++record_;
   }
 
   void clear() { commit_->clear(); }
@@ -345,10 +367,26 @@ class CommitRows {
       if (given.text == nullptr) PyErr_Clear();  // it is no Unicode text
       return given.text != nullptr;
     }
+    if (PyList_CheckExact(value)) return read_list(value, given);
     if (!is(value, names_)) return false;
     const auto cell = py::reinterpret_steal<py::object>(PyObject_GetAttr(value, cell_.ptr()));
     if (!cell) throw py::error_already_set();
     read_cell(cell.ptr(), ColumnKind::kName, given);
+    return true;
+  }
+
+  static bool read_list(PyObject* list, Given& given) {
+    given.list = list;
+    given.rows = PyList_GET_SIZE(list);
+    for (Py_ssize_t row = 0; row < given.rows; ++row) {
+      PyObject* const name = PyList_GET_ITEM(list, row);
+      Py_ssize_t size = 0;
+      if (!PyUnicode_CheckExact(name) || PyUnicode_AsUTF8AndSize(name, &size) == nullptr) {
+        PyErr_Clear();
+        return false;
+      }
+      given.text_size += static_cast<std::size_t>(size);
+    }
     return true;
   }
 
@@ -370,6 +408,7 @@ class CommitRows {
     }
   }
 
+  std::int64_t record_;
   std::vector<std::vector<ColumnOf>> columns_;
   std::unique_ptr<Commit> commit_;
   py::object array_, masked_, nullable_, names_;
@@ -380,11 +419,14 @@ class CommitRows {
 
 void bind_trace(py::module_& m) {
   py::class_<CommitRows>(m, "CommitRows")
-      .def(py::init<const std::string&, std::size_t, const py::list&, py::object, py::object, py::object, py::object>())
+      .def(py::init<std::int64_t, const std::string&, std::size_t, const py::list&, py::object, py::object, py::object,
+                    py::object>())
       .def("append", &CommitRows::append)
       .def("append_cells", &CommitRows::append_cells)
       .def_property_readonly("rows", &CommitRows::rows)
+      .def_property_readonly("record", &CommitRows::record)
       .def("encode", &CommitRows::encode)
+      .def("begin_next", &CommitRows::begin_next)
       .def("clear", &CommitRows::clear);
 }
 
