@@ -247,6 +247,7 @@ class CommitRows {
     }
     if (known != PyDict_GET_SIZE(given.ptr())) return false;
     if (rows == kScalar) rows = 1;
+    if (rows == 0) return true;
     if (table.rows + rows > std::numeric_limits<std::int32_t>::max()) return false;
     for (std::size_t c = 0; c < columns.size(); ++c) {
       if (found[c].form == Given::Form::kNames && !has_room(table.columns[c], found[c], rows)) return false;
