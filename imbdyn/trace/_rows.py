@@ -76,6 +76,7 @@ class TableRows:
 
     def __init__(self, table: Table) -> None:
         self._table = table
+        self._key = frozenset(table.key)
         self._columns = {
             column.name: (_NameColumn if pa.types.is_dictionary(column.type) else _NumberColumn)(
                 f"{table.name}.{column.name}", column, required=column.name in table.key
@@ -88,6 +89,9 @@ class TableRows:
         if not given.keys() <= self._columns.keys():
             for name in given:
                 look_up(f"column of {self._table.name}", name, self._columns)
+        if not given.keys() >= self._key:
+            missing = ", ".join(name for name in self._table.key if name not in given)
+            raise ValueError(f"{self._table.name} needs its key {self._table.key}, missing: {missing}")
         rows: int | None = None
         cells = []
         for name, column in self._columns.items():
@@ -97,9 +101,6 @@ class TableRows:
                     raise ValueError(f"columns of {self._table.name} need equal lengths, got {self._lengths(given)}")
                 rows = cell.rows
             cells.append(cell)
-        if not given.keys() >= set(self._table.key):
-            missing = ", ".join(name for name in self._table.key if name not in given)
-            raise ValueError(f"{self._table.name} needs its key {self._table.key}, missing: {missing}")
         count = 1 if rows is None else rows
         return Rows(count, [cell if cell.rows is not None else _broadcast(cell, count) for cell in cells])
 

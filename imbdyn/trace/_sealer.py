@@ -52,26 +52,29 @@ class Sealer:
         if commits is None:
             return 0, []
         last: int = pc.max(commits[RECORD]).as_py()
-        parts = []
+        parts, failure = [], None
         for name, table in TABLES.items():
             rows = rows_of(commits.filter(pc.field(RECORD) > self.sealed[name]), name)
-            if rows.num_rows:
-                if self.sequences[name] > MAX_SEQUENCE:
-                    raise OSError(f"{self._run / name} has {MAX_SEQUENCE + 1} parts: compact it")
-                part = write_part(
-                    self._run / name,
-                    table,
-                    [sorted_by_key(table, rows)],
-                    rank=self._rank,
-                    sequence=self.sequences[name],
-                    seals=last,
-                )
-                # Here and not later: once it has its name, it must not be written again.
-                self.sequences[name], self.sealed[name] = self.sequences[name] + 1, last
-                parts.append(part)
+            if not rows.num_rows:
+                continue
+            try:
+                parts.append(self._write(name, sorted_by_key(table, rows), last))
+            except OSError as error:  # the other tables are written all the same
+                failure = failure or error
         for part in parts:
             sync_folder(part.parent)
+        if failure is not None:
+            raise failure
         return last, parts
+
+    def _write(self, name: str, rows: pa.Table, seals: int) -> Path:
+        sequence = self.sequences[name]
+        if sequence > MAX_SEQUENCE:
+            raise OSError(f"{self._run / name} has {MAX_SEQUENCE + 1} parts: compact it")
+        part = write_part(self._run / name, TABLES[name], [rows], rank=self._rank, sequence=sequence, seals=seals)
+        # At once: now that it has its name, it must not be written again.
+        self.sequences[name], self.sealed[name] = sequence + 1, seals
+        return part
 
     def remove(self, segment: Path) -> None:
         """Remove a segment that was sealed."""

@@ -122,6 +122,11 @@ class TraceWriter:
         """Why the writer asks for fewer rows, in one sentence; None if it takes as many as come."""
         return self._commits.pressure()
 
+    @property
+    def resumes(self) -> bool:
+        """Whether there is a trace to go on with, and `resume_after` has not come yet."""
+        return self._resume_from is not None
+
     def append(self, table: str, **columns: Any) -> None:
         """Add rows to a table. Values are copied: the caller may go on to change its arrays.
 
@@ -143,10 +148,11 @@ class TraceWriter:
             beyond, the oldest are dropped and counted in `dropped_rows`. The error of a failure in the background is
             raised here too: then the rows are in the journal, and are sealed later.
         """
-        with self._lock_of_writer():
-            self._commit()
-        if self._commits.waiting:
-            self._wake.set()
+        if self._pending.rows or self._commits.backlog_commits:
+            with self._lock_of_writer():
+                self._commit()
+            if self._commits.waiting:
+                self._wake.set()
         self._raise_failure()
 
     def rollback(self) -> None:
@@ -187,7 +193,7 @@ class TraceWriter:
 
         Raises: OSError if the disk did not take it. What is in the journal is sealed later.
         """
-        if self._foreign or self._closed:
+        if self._foreign or self._closed or self.resumes:
             return
         with self._lock_of_writer():
             self._retry_at = None
