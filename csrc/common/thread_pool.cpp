@@ -7,6 +7,8 @@
 #include <system_error>
 #include <thread>
 
+#include "common/openmp_team.h"
+
 #if !defined(_WIN32)
 #include <pthread.h>
 #endif
@@ -110,6 +112,8 @@ void run_tasks(int threads, int64_t tasks, void (*body)(void*, int64_t, int), vo
   const int helpers = static_cast<int>(std::min<int64_t>(threads, tasks)) - 1;
   Job job{body, context, tasks};
   if (helpers < 1) return job.work(0);
+  const auto work = [](void* shared, int slot) { static_cast<Job*>(shared)->work(slot); };
+  if (run_on_openmp_team(helpers + 1, work, &job)) return;
   Pool& shared = pool();
   if (!shared.try_acquire()) return job.work(0);
   shared.run(job, helpers);

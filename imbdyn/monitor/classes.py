@@ -33,21 +33,21 @@ class Classes:
             ignore_index: label of samples that count nowhere.
         """
         labels = [_of_one_class(label) for label in labels]
-        count = sum(_samples(label, num_classes, ignore_index) for label in labels)
-        assert isinstance(count, Tensor)
-        present = count[:num_classes].nonzero()[:, 0]
-        ignored = bool(count[num_classes] > 0)
-        index = present.new_full((num_classes + 1,), len(present))
-        index[present] = torch.arange(len(present), device=present.device)
+        slots = [_slots(label, num_classes, ignore_index) for label in labels]
+        groups, index, count = torch.unique(torch.cat(slots), return_inverse=True, return_counts=True)
+        group_of = index.split([len(slot) for slot in slots])
+        ids = groups.cpu().numpy()
+        classes = len(ids) - bool(len(ids) and ids[-1] == num_classes)
+        present = groups[:classes]
         return cls(
-            present.cpu().numpy(),
-            count[present].double().cpu().numpy(),
-            len(present) + ignored,
+            ids[:classes],
+            count[:classes].double().cpu().numpy(),
+            len(ids),
             tuple(
-                torch.nn.functional.pad(label[:, present], (0, int(ignored)))
+                torch.nn.functional.pad(label[:, present], (0, len(ids) - classes))
                 if label.is_floating_point()
-                else index[_slot(label, num_classes, ignore_index)]
-                for label in labels
+                else group
+                for label, group in zip(labels, group_of, strict=True)
             ),
         )
 
@@ -58,9 +58,13 @@ def spread(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return sample, group, labels[sample, group]
 
 
-def _slot(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """Return the labels, and C for those that count nowhere."""
-    counts = (labels != ignore_index) & (labels >= 0) & (labels < num_classes)
+def _slots(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Return the class of each sample, C for those that count nowhere; of soft labels, of each pair as in `spread`."""
+    if labels.is_floating_point():
+        return labels.nonzero()[:, 1]
+    counts = (labels >= 0) & (labels < num_classes)
+    if ignore_index >= 0:
+        counts &= labels != ignore_index
     return torch.where(counts, labels, num_classes)
 
 
@@ -68,10 +72,3 @@ def _of_one_class(labels: Tensor) -> Tensor:
     """Return soft labels in which every sample has one class as int64 [N], all others as they are."""
     one_hot = labels.is_floating_point() and bool(((labels != 0).sum(1) == 1).all())
     return labels.argmax(1) if one_hot else labels
-
-
-def _samples(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """Return the number of samples of each class, and of none, int64 [C + 1]."""
-    if labels.is_floating_point():
-        return torch.nn.functional.pad((labels != 0).sum(0), (0, 1))
-    return _slot(labels, num_classes, ignore_index).bincount(minlength=num_classes + 1)

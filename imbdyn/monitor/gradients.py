@@ -23,6 +23,8 @@ from imbdyn.monitor.parts import (
 )
 from imbdyn.taps import Again, Layout, NotCovered, Part, Plan, Source, Use, WatchedBatch
 
+#: As long as nobody knows how many micro-batches a step has, so much is held for the case that there are several.
+HELD_AT_FIRST = 1 << 24
 #: Micro-batches of a step join into one problem while the output gradients held for it stay below this; class gradients
 #: that have to be made themselves are made up to this size.
 MEMORY_BOUND = 1 << 30
@@ -70,15 +72,16 @@ class StepGradients:
         num_classes: C.
         ignore_index: label of samples that count nowhere.
         plan: what is known of the model.
-        at_once: whether the step has one batch, as far as one can know: what a parameter's only use hands over is then
-            turned into numbers in the backward pass, and nothing is held.
+        at_once: whether the step has one batch: what a parameter's only use hands over is then turned into numbers in
+            the backward pass, and nothing is held. None if that is not known, in the first step: then little is held,
+            and of a large model only the first micro-batch is read.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int, plan: Plan, *, at_once: bool) -> None:
+    def __init__(self, num_classes: int, ignore_index: int, plan: Plan, *, at_once: bool | None) -> None:
         self._num_classes = num_classes
         self._ignore_index = ignore_index
         self._plan = plan
-        self._at_once = at_once and not plan.backward_again
+        self._at_once = False if plan.backward_again else at_once
         self._watched: list[WatchedBatch] = []
         self._held: dict[str, list[_Held]] = defaultdict(list)
         self._made: dict[str, Numbers] = {}
@@ -165,16 +168,19 @@ class StepGradients:
 
     def _take(self, batch: WatchedBatch, use: Use) -> None:
         index = self._watched.index(batch)
-        names = {name for _, name in use.site.names}
+        names = use.site.parameters
         if batch.size == 0:
             for name in names:
                 self._held.setdefault(name, [])
             return
-        if not names.isdisjoint(self._made):  # a second backward pass through one forward pass: next time all is held
+        if any(
+            name in self._made for name in names
+        ):  # a second backward pass through one forward pass: next time all is held
             self._plan.backward_again = True
             batch.incomplete.update(names)
             return
-        now = self._at_once and len(self._watched) == 1 and all(self._plan.uses[name] == 1 for name in names)
+        at_once = self._held_bytes > HELD_AT_FIRST if self._at_once is None else self._at_once
+        now = at_once and len(self._watched) == 1 and use.only
         if not now:
             use.keep()
             self._held_bytes += use.grad_output.nbytes

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
 from imbdyn.monitor.gradients import ClassGrams
@@ -35,9 +36,10 @@ class Moment:
         return {"step": self.step, "since_step": self.since_step, "epoch": self.epoch, "split": self.split}
 
 
-def absent(values: object) -> Any:
+def absent(values: npt.ArrayLike) -> Any:
     """Mask what is not defined (NaN), so that it becomes null in the trace."""
-    return np.ma.masked_invalid(np.asarray(values, dtype=np.float64))
+    values = np.asarray(values, dtype=np.float64)
+    return np.ma.MaskedArray(values, ~np.isfinite(values))
 
 
 def write_logits(writer: TraceWriter, moment: Moment, sums: Floats, **step_columns: Any) -> None:
@@ -87,10 +89,10 @@ def write_class_gradients(writer: TraceWriter, step: int, grams: ClassGrams, cla
         class_id=np.tile(grams.class_ids, len(names)),
         count=np.tile(grams.count.astype(np.int64), len(names)),
         grad_norm=numbers.grad_norm.ravel(),
-        grad_cos_total=absent(numbers.grad_cos_total).ravel(),
-        grad_share=absent(numbers.grad_share).ravel(),
+        grad_cos_total=absent(numbers.grad_cos_total.ravel()),
+        grad_share=absent(numbers.grad_share.ravel()),
         sample_norm_sq=sample_norm_sq.ravel(),
-        grad_noise=absent(numbers.grad_noise).ravel(),
+        grad_noise=absent(numbers.grad_noise.ravel()),
     )
     kept = [i for i, name in enumerate(names) if classes <= PAIRS_OF_ALL or name in ("*", classifier)]
     first, second = np.triu_indices(classes, 1)
@@ -101,7 +103,7 @@ def write_class_gradients(writer: TraceWriter, step: int, grams: ClassGrams, cla
         parameter=np.repeat([names[i] for i in kept], len(first)),
         class_a=np.tile(grams.class_ids[first], len(kept)),
         class_b=np.tile(grams.class_ids[second], len(kept)),
-        grad_cos=absent(cos).ravel(),
+        grad_cos=absent(cos.ravel()),
     )
 
 

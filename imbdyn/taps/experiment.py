@@ -8,13 +8,15 @@ mix in another way some of the gradient leaks into other rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from imbdyn.taps.layout import Layout
@@ -22,6 +24,8 @@ from imbdyn.taps.places import Place
 
 #: Samples that are differentiated in any case, and where several layouts still explain all of it.
 _PROBES, _MORE_PROBES = 3, 8
+#: Elements of a gradient that are looked at together.
+_PIECE = 1 << 18
 #: Share of a sample's gradient in its own rows from which on nothing leaks. Measured without mixing: 1 to 6 digits.
 _WHOLE = 0.999
 #: Where samples mix, how much of the way from chance (0) to a whole (1) a layout must explain, at least twice what any
@@ -64,22 +68,16 @@ class Found:
         """Whether several layouts explain everything so far."""
         return len(self._whole()) > 1
 
-    def add(self, gradient: Tensor | None, batch: int, sample: int) -> None:
+    def add(self, gradient: Tensor, batch: int, sample: int) -> None:
         """Take in the gradient of one sample's logits."""
-        if gradient is None:
-            return
         self.depends = True
-        energy = gradient.double().square()  # in float32 the squares of small gradients would be 0
-        total = float(energy.sum())
+        axes = [axis for axis in range(gradient.dim()) if gradient.shape[axis] % batch == 0]
+        total, energies = _energies(gradient, axes)
         if not 0 < total < float("inf"):
             return
         first, self.reached = not self.reached, True
-        for axis in range(energy.dim()):
-            if energy.shape[axis] % batch:
-                continue
-            others = [d for d in range(energy.dim()) if d != axis]
-            along = energy.sum(others) if others else energy
-            for before, after in _factors(energy.shape[axis] // batch):
+        for axis, along in zip(axes, energies, strict=True):
+            for before, after in _factors(gradient.shape[axis] // batch):
                 layout = Layout(axis, before, after)
                 own = float(along.view(before, batch, after)[:, sample].sum()) / total
                 self.share[layout] = own if first else min(own, self.share[layout])
@@ -88,21 +86,95 @@ class Found:
         return [layout for layout, share in self.share.items() if share >= _WHOLE]
 
 
-def find(output: Any, places: Sequence[Place], batch: int) -> list[Found]:
-    """Return what the experiment says of each result, for a model output with logits of N = `batch` > 1 samples."""
-    leaves = [leaf for leaf in _leaves(output) if leaf.requires_grad and leaf.dim() > 0 and leaf.shape[0] == batch]
-    found = [Found() for _ in places]
-    if not leaves or not places:
+class Experiment:
+    """Asks of each result of a forward pass which samples its rows belong to.
+
+    Nothing is held for it: neither the results, which training lets go of, nor their gradients, which are looked at as
+    they pass.
+
+    Args:
+        batch: N > 1.
+    """
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self._sample: int | None = None
+        """The one that is differentiated now."""
+        self._asked: dict[int, tuple[Found, GradientEdge, RemovableHandle]] = {}
+
+    def ask(self, place: Place) -> Found:
+        """Return what will be known of the result at `place`, when `run` has come to it."""
+        found = Found()
+        handle = place.tensor.register_hook(partial(self._tell, found, place.cut))
+        self._asked[id(found)] = found, get_gradient_edge(place.tensor), handle
         return found
-    samples = list(dict.fromkeys([0, batch - 1, batch // 2, *range(batch)]))
-    for tried, sample in enumerate(samples[: _PROBES + _MORE_PROBES]):
-        if tried >= _PROBES and not any(each.undecided() for each in found):
-            break
-        scalar = torch.stack([_probe(leaf[sample]) for leaf in leaves]).sum()
-        gradients = torch.autograd.grad(scalar, [p.tensor for p in places], retain_graph=True, allow_unused=True)
-        for each, place, gradient in zip(found, places, gradients, strict=True):
-            each.add(None if gradient is None else place.cut(gradient.detach()), batch, sample)
-    return found
+
+    def answered(self, found: Found) -> None:
+        """Look no longer at what is known."""
+        _, _, handle = self._asked.pop(id(found))
+        handle.remove()
+
+    def run(self, output: Any) -> None:
+        """Differentiate the logits of some samples in a model's output."""
+        batch = self._batch
+        leaves = [leaf for leaf in _leaves(output) if leaf.requires_grad and leaf.dim() > 0 and leaf.shape[0] == batch]
+        if not leaves or not self._asked:
+            return
+        ends = _ends([edge for _, edge, _ in self._asked.values()])
+        samples = list(dict.fromkeys([0, batch - 1, batch // 2, *range(batch)]))
+        for tried, sample in enumerate(samples[: _PROBES + _MORE_PROBES]):
+            if tried >= _PROBES and not any(found.undecided() for found, _, _ in self._asked.values()):
+                break
+            scalar = torch.stack([_probe(leaf[sample]) for leaf in leaves]).sum()
+            self._sample = sample
+            try:
+                torch.autograd.grad(scalar, ends, retain_graph=True, allow_unused=True)
+            finally:
+                self._sample = None
+
+    def end(self) -> None:
+        """Leave the graph alone."""
+        for _, _, handle in self._asked.values():
+            handle.remove()
+        self._asked.clear()
+
+    def _tell(self, found: Found, cut: Callable[[Tensor], Tensor], gradient: Tensor | None) -> None:
+        if self._sample is not None and gradient is not None:
+            with torch._C.DisableTorchFunction(), torch.no_grad():
+                found.add(cut(gradient.detach()), self._batch, self._sample)
+
+
+def _ends(edges: Sequence[GradientEdge]) -> list[GradientEdge]:
+    """Return those of `edges` whose results are computed from no other's: their gradients pass by all the others."""
+    sought = {edge.node for edge in edges}
+    has_below: dict[Any, bool] = {}
+    for root in sought:
+        path = [root]
+        while path:
+            node = path[-1]
+            children = [child for child, _ in node.next_functions if child is not None]
+            if unknown := [child for child in children if child not in has_below]:
+                path.extend(unknown)
+                continue
+            has_below[node] = any(child in sought or has_below[child] for child in children)
+            path.pop()
+    return [edge for edge in edges if not has_below[edge.node]]
+
+
+def _energies(gradient: Tensor, axes: Sequence[int]) -> tuple[float, list[Tensor]]:
+    """Return the sum of squares of a gradient, and its sums along each of `axes`, in float64 and little memory."""
+    total, along = 0.0, [gradient.new_zeros(gradient.shape[axis], dtype=torch.float64) for axis in axes]
+    if gradient.dim() == 0:
+        return float(gradient.double().square()), along
+    rows = max(1, _PIECE * gradient.shape[0] // max(1, gradient.numel()))
+    for start in range(0, gradient.shape[0], rows):
+        energy = gradient[start : start + rows].double().square_()
+        total += float(energy.sum())
+        for axis, sums in zip(axes, along, strict=True):
+            others = [d for d in range(energy.dim()) if d != axis]
+            part = energy.sum(others) if others else energy
+            (sums[start : start + rows] if axis == 0 else sums).add_(part)
+    return total, along
 
 
 class Unmixed:

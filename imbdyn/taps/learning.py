@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from imbdyn.taps.experiment import Found, Unmixed, find
+from imbdyn.taps.experiment import Experiment, Found, Unmixed
 from imbdyn.taps.layout import SINGLE, Layout
 from imbdyn.taps.places import Place, tensors_of
 from imbdyn.taps.plan import Plan
@@ -26,14 +26,15 @@ class _Candidate:
     carriers: dict[str, str]
     """Parameter or value to the key of this use of it."""
     may_be_value: bool
-    result: Tensor
-    place: Place
+    result: Tensor | None
+    """Held where it may be a value, which is known by its id."""
+    of_leaf: bool
+    """Whether it is a view of a parameter itself."""
+    found: Found
     names: tuple[str, ...] = ()
     """Every parameter in it, as often as it went in."""
     floats: list[float] = field(default_factory=list)
     handle: RemovableHandle | None = None
-    depends: bool = False
-    """Whether an output of the model is computed from it, as far as it was looked at."""
     resolved: bool = False
 
 
@@ -57,6 +58,7 @@ class Lesson:
         self._copies: list[Tensor] = []
         self._for_now: list[str] = []
         self._unmixed = Unmixed()
+        self._experiment = Experiment(batch) if batch > 1 else None
         self.ended: set[str] = set()
         """Keys of results that were followed as parameter-like, and have met data as it turned out."""
         self._waiting = False
@@ -83,7 +85,19 @@ class Lesson:
         """Follow a result; return whether it may be parameter-like: nothing in it is known to depend on the batch."""
         key, function, args, kwargs, _ = made
         value = key in self._plan.forced or self._without_data((args, kwargs), names)
-        self._candidates.append(_Candidate(key, function, dict(zip(carriers, keys, strict=True)), value, result, place))
+        found = Found(reached=True) if self._experiment is None else self._experiment.ask(place)
+        of_leaf = result._base is not None and result._base.is_leaf
+        self._candidates.append(
+            _Candidate(
+                key,
+                function,
+                dict(zip(carriers, keys, strict=True)),
+                value,
+                result if value else None,
+                of_leaf,
+                found,
+            )
+        )
         if value:
             self._values[id(result)] = key
         return value
@@ -96,19 +110,18 @@ class Lesson:
 
     def resolve(self, output: Any) -> None:
         """Learn from the output of the model, or of one of several forward passes."""
-        open_ones = [c for c in self._candidates if not c.resolved]
-        if self._batch > 1:
+        if self._experiment is not None:
             self._unmixed.on = True
             try:
-                found = find(output, [c.place for c in open_ones], self._batch)
+                self._experiment.run(output)
             finally:
                 self._unmixed.on = False
-        else:
-            found = [Found(reached=True) for _ in open_ones]
-        for candidate, says in zip(open_ones, found, strict=True):
-            candidate.depends |= says.depends
-            if says.reached or candidate.may_be_value:
+        for candidate in self._candidates:
+            says = candidate.found
+            if not candidate.resolved and (says.reached or candidate.may_be_value):
                 candidate.resolved = True
+                if self._experiment is not None:
+                    self._experiment.answered(says)
                 self._decide(candidate, says)
 
     def end(self) -> None:
@@ -118,11 +131,11 @@ class Lesson:
         for candidate in self._candidates:
             if candidate.resolved:
                 continue
-            if candidate.depends and plan.patient:
+            if candidate.found.depends and plan.patient:
                 self._waiting = True
             elif self._batch > 1:
                 plan.is_value[candidate.key], plan.keeps[candidate.key] = False, False
-                why = "no gradient reaches" if candidate.depends else "the model's output does not depend on"
+                why = "no gradient reaches" if candidate.found.depends else "the model's output does not depend on"
                 reason = f"{function_name(candidate.function)}: {why} its result, so that its rows are nobody's"
                 plan.unassigned[candidate.key] = reason
                 plan.unreached.update(dict.fromkeys(candidate.names, reason))
@@ -133,6 +146,8 @@ class Lesson:
         plan.complete = self._batch > 1 and not self._waiting and not plan.forced - plan.is_value.keys()
         plan.unread.clear()
         self._unmixed.end()
+        if self._experiment is not None:
+            self._experiment.end()
         self._candidates.clear()
         self._values.clear()
         self._copies.clear()
@@ -173,9 +188,8 @@ class Lesson:
         plan, key = self._plan, candidate.key
         if key not in plan.layouts:
             plan.uses.update(candidate.names)
-        base = candidate.result._base
         plan.is_value[key], plan.layouts[key] = False, layout
-        plan.floats[key], plan.of_leaf[key] = candidate.floats, base is not None and base.is_leaf
+        plan.floats[key], plan.of_leaf[key] = candidate.floats, candidate.of_leaf
         own = RULES.get(candidate.function)
         plan.keeps[key] = own is None or own.values
         if not plan.keeps[key]:

@@ -13,17 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from imbdyn.taps.calls import Loose, Node, assigned, is_in_place, take_apart
+from imbdyn.taps.calls import Loose, assigned, is_in_place
 from imbdyn.taps.compiled import CompiledTap, CompiledTapOfView, receive_with, site_number
 from imbdyn.taps.learning import Lesson
 from imbdyn.taps.multi_head_attention import in_the_open
 from imbdyn.taps.places import place_of
 from imbdyn.taps.plan import Plan
+from imbdyn.taps.sites import Made, Sites, taken_apart
 from imbdyn.taps.uses import Site
 from imbdyn.taps.watched import WatchedBatch, tap
-
-#: Elements of a tensor that is copied without regret.
-_SMALL = 4096
 
 _BACKWARD = (Tensor.backward, torch.autograd.backward)
 
@@ -62,13 +60,14 @@ class Watch(TorchFunctionMode):
         self._batches: WeakValueDictionary[int, WatchedBatch] = WeakValueDictionary()
         self.lesson: Lesson | None = None
         """Set while the model is learned."""
+        self._sites = Sites()
         self._plan = plan
         receive_with(self.number, self)
 
     def begin(self, names: Mapping[int, str], batch: WatchedBatch, lesson: Lesson | None) -> None:
         """Watch another batch."""
         if names != self.names:
-            self.names = dict(names)
+            self.names, self._sites = dict(names), Sites()
         self._forget()
         self.batch, self.lesson = batch, lesson
         number = next(_numbers)
@@ -246,30 +245,15 @@ class Watch(TorchFunctionMode):
 
     def _refuse_written(self, value: Tensor) -> None:
         """Give up the parameters behind a value that was written to without a function that names it."""
-        _, names, _ = self._take_apart(("", None, (value,), {}, None), keep=False)
+        _, names, _ = taken_apart(("", assigned, (value,), {}, None), self.made_by, self.names, keep=False)
         self._plan.refuse(tuple(name for _, name in names), "a value made of it is written to through a view")
 
-    def _take_apart(self, made: Any, keep: bool) -> tuple[Node, tuple[tuple[int, str], ...], Loose]:
-        """Return a call's tree, which of its tensors are watched parameters, and its tensors and numbers."""
-        _, func, args, kwargs, index = made
-        loose = Loose([], [], [])
-        kept = None if keep else self.names
-        positional = take_apart(args, self.made_by, loose, kept)
-        named = take_apart(kwargs, self.made_by, loose, kept)
-        names = []
-        for i, tensor in enumerate(loose.tensors):
-            if isinstance(tensor, nn.Parameter) and id(tensor) in self.names:
-                names.append((i, self.names[id(tensor)]))
-        loose = Loose([_kept(tensor) for tensor in loose.tensors], loose.ints, loose.floats)
-        return ("call", func, positional, named, index), tuple(names), loose
-
-    def _site(self, made: Any, keep: bool) -> tuple[Site, Loose]:
-        call, names, loose = self._take_apart(made, keep)
-        return Site(made[0], call, names), loose
+    def _site(self, made: Made, keep: bool) -> tuple[Site, Loose]:
+        return self._sites.of(made, self.made_by, self.names, keep=keep)
 
     def _tap_compiled(self, made: Any, result: Tensor) -> Tensor:
         key = made[0]
-        call, names, loose = self._take_apart(made, self.keeps[key])
+        call, names, loose = taken_apart(made, self.made_by, self.names, keep=self.keeps[key])
         site = site_number(key, call, names)
         function = CompiledTapOfView if self.of_leaf[key] else CompiledTap
         tapped: Tensor = function.apply(  # type: ignore[no-untyped-call]
@@ -291,14 +275,3 @@ def _writes(func: Callable[..., Any]) -> bool:
 def _differentiable(result: Any) -> bool:
     """Whether a result is a tensor with a gradient, and not a parameter that a function hands back."""
     return isinstance(result, Tensor) and result.requires_grad and not isinstance(result, nn.Parameter)
-
-
-def _kept(tensor: Tensor) -> Tensor:
-    """Return what is kept of a tensor until the backward pass.
-
-    Copied is what autograd does not watch over, as far as it is small: indices that a loader fills again, running
-    statistics that the next forward pass moves.
-    """
-    if tensor.requires_grad or (tensor.is_floating_point() and tensor.numel() > _SMALL):
-        return tensor.detach()
-    return tensor.detach().clone()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -36,6 +36,16 @@ class Site:
     """The call, in the form of `imbdyn.taps.calls`."""
     names: tuple[tuple[int, str], ...]
     """Number of each tensor of the call that is a watched parameter, and its name."""
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """The watched parameters of the call."""
+        return tuple(dict.fromkeys(name for _, name in self.names))
+
+    @cached_property
+    def direct(self) -> frozenset[int]:
+        """Numbers of the tensors that enter the call themselves, not through a parameter-like value."""
+        return frozenset(direct_tensors(self.call[2]) + direct_tensors(self.call[3]))
 
 
 @dataclass
@@ -118,7 +128,6 @@ class Use:
         _, function, args, kwargs, _ = self.site.call
         names = dict(self.site.names)
         sources: dict[int, Source] = {}
-        leaves = [t.detach().requires_grad_() if i in names else t for i, t in enumerate(self.loose.tensors)]
         arguments: list[Tensor] = []
 
         def given(source: Source, argument: Tensor) -> Tensor:
@@ -128,6 +137,7 @@ class Use:
 
         def make(node: Node) -> Tensor:
             inside = [i for i in dict.fromkeys(tensors_in(node)) if i in names]
+            leaves = [t.detach().requires_grad_() if i in names else t for i, t in enumerate(self.loose.tensors)]
             with torch.enable_grad(), _nothing_random(self.grad_output.device):
                 value: Tensor = run(node, self.loose._replace(tensors=leaves))
             if not inside or not value.requires_grad:
@@ -143,10 +153,9 @@ class Use:
             return given(source, value.detach())
 
         plain: list[Tensor] = []
-        direct = {i for node in (args, kwargs) for i in direct_tensors(node)}
         for i, tensor in enumerate(self.loose.tensors):
             argument = tensor.detach()
-            if i in names and i in direct:
+            if i in names and i in self.site.direct:
                 given(Source(tensor.shape, (names[i],), True), argument)
             plain.append(argument)
         detached = self.loose._replace(tensors=plain)

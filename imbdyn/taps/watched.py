@@ -52,7 +52,7 @@ class WatchedBatch:
         self.seconds += perf_counter() - started
 
     def _read(self, site: Site, loose: Loose, grad_output: Tensor, borrowed: bool) -> None:
-        names = tuple(dict.fromkeys(name for _, name in site.names))
+        names = site.parameters
         layout = self.plan.layouts.get(site.key)
         if self.size > 1:
             known, layout = layout, layout and layout.refit(tuple(grad_output.shape), self.size)

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from imbdyn.trace._files import PART_NAME
+from imbdyn.trace._format import PART_NAME
 from imbdyn.trace._lookup import look_up, look_up_table
 from imbdyn.trace.run_file import read_run
 

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 
 from imbdyn import __version__
-from imbdyn.trace._files import whole_file
+from imbdyn.trace._format import RUN_FILE, with_run_crc32
 from imbdyn.trace.schema import SCHEMA_VERSION
-
-RUN_FILE = "run.json"
 
 
 class TraceError(ValueError):
@@ -21,17 +19,14 @@ class TraceError(ValueError):
 
 
 def encode_run(run: Mapping[str, Any]) -> bytes:
-    """Return `run` as strict JSON; numpy scalars and arrays become numbers and lists.
+    """Return `run` as strict JSON with its checksum in front; numpy scalars and arrays become numbers and lists.
 
     Raises: TypeError for what JSON has no word for, ValueError for NaN and infinity.
     """
-    return (json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n").encode()
-
-
-def write_run(folder: Path, encoded: bytes) -> None:
-    """Replace run.json in `folder`; a reader sees the old one or the new one, whole."""
-    with whole_file(folder / RUN_FILE) as file:
-        file.write(encoded)
+    summed = {"crc32": "0" * 8, **run}
+    return with_run_crc32(
+        (json.dumps(summed, indent=2, ensure_ascii=False, allow_nan=False, default=_plain) + "\n").encode()
+    )
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -52,6 +47,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise TraceError(
             f"{folder} has trace schema {version}, imbdyn {__version__} reads up to {SCHEMA_VERSION}: upgrade imbdyn"
         )
+    run.pop("crc32", None)
     return dict(run)
 
 

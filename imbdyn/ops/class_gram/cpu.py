@@ -129,12 +129,12 @@ def class_gram_conv_cpu(
 ) -> tuple[Tensor, ...]:
     """Return (gram, sample_norm_sq); see `imbdyn.ops.class_gram_conv`. `padding` is that before each dimension."""
     geometry = (kernel_size, stride, padding, dilation)
-    if groups == 1 and _few_places(inputs, grad_outputs, kernel_size):
+    if groups == 1 and _few_places(inputs, grad_outputs, labels, kernel_size):
         return unfolded_gram(inputs, grad_outputs, labels, num_classes, *geometry, ignore_index, sample_norms)
     return sliding_gram(inputs, grad_outputs, labels, num_classes, *geometry, groups, ignore_index, sample_norms)
 
 
-def _few_places(inputs: Tensor, grad_outputs: Tensor, kernel_size: list[int]) -> bool:
+def _few_places(inputs: Tensor, grad_outputs: Tensor, labels: Tensor, kernel_size: list[int]) -> bool:
     """Return whether pairs of places cost less than products: few images, or small ones with many channels.
 
     In multiply-adds at full speed, with the constants of csrc/cpu/class_gram.cpp: a product's tile of 6 x 16 costs 700
@@ -145,8 +145,12 @@ def _few_places(inputs: Tensor, grad_outputs: Tensor, kernel_size: list[int]) ->
     rows = images * math.prod(grad_outputs.shape[2:])
     if not rows * columns * outputs:
         return False
+    pairs = rows * (rows + 48) / 2 * (1.3 * (columns + outputs) + 80) + 16 * rows * (columns + outputs)
     products = rows * columns * outputs + images * columns * outputs * (700 / 96)
-    return rows * (rows + 48) / 2 * (1.3 * (columns + outputs) + 80) + 16 * rows * (columns + outputs) < products
+    if pairs >= products + columns * outputs * images * (1.3 * images / 2 + 8):  # at most a class for each image
+        return False
+    classes: int = labels.unique().numel()
+    return pairs < products + columns * outputs * (1.3 * classes * (classes + 1) / 2 + 8 * (classes + 4))
 
 
 def unfolded_gram(
