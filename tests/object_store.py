@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
@@ -58,13 +57,8 @@ class S3:
             self._proxy.server_close()
             self._proxy = None
         for connection in list(self._open):
-            reset(connection)
-
-
-def reset(connection: socket.socket) -> None:
-    """End a connection as a cable that is pulled: no orderly end, the peer gets an error."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def _handler(s3: S3) -> type[BaseHTTPRequestHandler]:
@@ -121,7 +115,7 @@ def _handler(s3: S3) -> type[BaseHTTPRequestHandler]:
                 if self.command == "PUT":
                     s3.in_upload.set()
                     if s3.fault == "cut":
-                        reset(self.connection)
+                        raise ConnectionAbortedError  # ends the connection
                     if s3.fault == "slow":
                         time.sleep(s3.delay)
             if chunked:
@@ -137,7 +131,7 @@ def _handler(s3: S3) -> type[BaseHTTPRequestHandler]:
             if self.command != "HEAD":
                 self.wfile.write(body)
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = pass_on
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = pass_on  # noqa: N815 - names that http.server calls
 
     return Handler
 
@@ -152,6 +146,7 @@ def s3_server() -> Iterator[S3]:
     server.start()
     _, port = server.get_host_and_port()
     s3 = S3(port)
+    HTTPConnection("127.0.0.1", port).request("PUT", "/bucket")
     try:
         yield s3
     finally:
