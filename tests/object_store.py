@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
 Fault = Literal["none", "refuse", "503", "slow", "silent", "cut", "expired"]
+
+#: A body under fault "slow" waits so long after each piece that comes.
+SLOW_SECONDS = 1.0
 
 _EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
 _BUSY = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
@@ -23,10 +25,11 @@ class S3:
 
     def __init__(self, server_port: int) -> None:
         self.fault: Fault = "none"
+        #: Requests that a fault has struck since it began.
+        self.faults = 0
         #: Requests with this access key are answered as those of an expired one, under fault "expired".
         self.expired_key = ""
-        #: Seconds that an upload's body waits, under fault "slow".
-        self.delay = 1.0
+        self._recovered = threading.Event()
         #: Method and path of each request that came, faults included.
         self.requests: list[str] = []
         #: Set when the first part of an upload's body has come.
@@ -41,6 +44,26 @@ class S3:
         """Return the URI of `path` (bucket first); `key` is access key and secret key."""
         user = f"{key}:{key}@" if key else ""
         return f"s3://{user}{path}?endpoint_override=127.0.0.1:{self.port}&scheme=http&region=us-east-1"
+
+    def begin(self, fault: Fault, key: str = "") -> None:
+        """Make a fault; `key` is the access key that has expired."""
+        self.faults, self.expired_key = 0, key
+        self._recovered.clear()
+        self.fault = fault
+        if fault == "refuse":
+            self.refuse()
+
+    def recover(self) -> None:
+        """End the fault; what it held up goes on."""
+        self.fault = "none"
+        self._recovered.set()
+        if self._proxy is None:
+            self.listen()
+
+    def struck(self, wait: float = 0.0) -> None:
+        """Count a request that a fault strikes, which waits until the fault has ended, at most `wait` seconds."""
+        self.faults += 1
+        self._recovered.wait(wait)
 
     def listen(self) -> None:
         """Take connections (again), on the port of before."""
@@ -64,6 +87,7 @@ class S3:
 def _handler(s3: S3) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else each answer waits 40 ms for the ACK of its head
 
         def setup(self) -> None:
             super().setup()
@@ -86,10 +110,13 @@ def _handler(s3: S3) -> type[BaseHTTPRequestHandler]:
             s3.requests.append(f"{self.command} {self.path}")
             body = b"".join(self.body())
             if s3.fault == "silent":
-                time.sleep(3600)
+                s3.struck(wait=3600)
+                raise ConnectionAbortedError
             if s3.fault == "503":
+                s3.struck()
                 self.answer(503, [], _BUSY)
             elif s3.fault == "expired" and f"Credential={s3.expired_key}/" in self.headers.get("Authorization", ""):
+                s3.struck()
                 self.answer(403, [], _EXPIRED)
             else:
                 server = HTTPConnection("127.0.0.1", s3._server_port)
@@ -115,9 +142,10 @@ def _handler(s3: S3) -> type[BaseHTTPRequestHandler]:
                 if self.command == "PUT":
                     s3.in_upload.set()
                     if s3.fault == "cut":
+                        s3.struck()
                         raise ConnectionAbortedError  # ends the connection
                     if s3.fault == "slow":
-                        time.sleep(s3.delay)
+                        s3.struck(wait=SLOW_SECONDS)
             if chunked:
                 self.rfile.readline()
 
@@ -146,7 +174,9 @@ def s3_server() -> Iterator[S3]:
     server.start()
     _, port = server.get_host_and_port()
     s3 = S3(port)
-    HTTPConnection("127.0.0.1", port).request("PUT", "/bucket")
+    with closing(HTTPConnection("127.0.0.1", port)) as connection:
+        connection.request("PUT", "/bucket")
+        assert connection.getresponse().status == 200
     try:
         yield s3
     finally:

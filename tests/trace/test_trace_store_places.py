@@ -78,7 +78,11 @@ def test_the_staging_folder_does_not_depend_on_credentials(tmp_path, monkeypatch
     folder = staging_folder("s3://b/x", "run/1", 3)
     assert folder == staging_folder("s3://key:secret@b/x/?session_token=secret", "run/1", 3)
     assert folder.parent == tmp_path
-    others = [staging_folder("s3://b/y", "run/1", 3), staging_folder("s3://b/x", "2", 3), staging_folder("s3://b/x", "run/1", 0)]
+    others = [
+        staging_folder("s3://b/y", "run/1", 3),
+        staging_folder("s3://b/x", "2", 3),
+        staging_folder("s3://b/x", "run/1", 0),
+    ]
     assert folder not in others
     assert len(set(others)) == 3
 
