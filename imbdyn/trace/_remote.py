@@ -33,9 +33,12 @@ class Remote:
         self._uri = uri
         self.renew()
 
-    def renew(self) -> None:
-        """Make the filesystem anew from the URI and the environment: credentials that have expired are read again."""
-        self._filesystem, self._root = filesystem_of(self._uri)
+    def renew(self, attempts: int | None = None) -> None:
+        """Make the filesystem anew from the URI and the environment: credentials that have expired are read again.
+
+        `attempts` is how often it makes a request that fails; see filesystem_of.
+        """
+        self._filesystem, self._root = filesystem_of(self._uri, attempts)
 
     def files(self) -> dict[str, int]:
         """Return the size of every file, by its path below the URI."""

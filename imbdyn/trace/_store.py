@@ -37,11 +37,11 @@ def is_remote(place: str | os.PathLike[str]) -> bool:
     return is_uri(place) and not str(place).lower().startswith("file://")
 
 
-def filesystem_of(place: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
+def filesystem_of(place: str | os.PathLike[str], attempts: int | None = None) -> tuple[fs.FileSystem, str]:
     """Return the filesystem that holds `place`, a local path or a URI, and the path of `place` in it.
 
     Nothing is sent yet, except that the region of an S3 bucket is asked for if the URI names neither region nor
-    endpoint. A request is tried REQUEST_ATTEMPTS times at most, and gives a silent server up after CONNECT_SECONDS or ANSWER_SECONDS.
+    endpoint. A request to S3 is made `attempts` times at most (REQUEST_ATTEMPTS), and gives a silent server up after CONNECT_SECONDS or ANSWER_SECONDS.
 
     Raises: TraceError for a URI that cannot be understood, a filesystem that is not installed, or a pathlib.Path that
         was made from a URI.
@@ -52,7 +52,7 @@ def filesystem_of(place: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
             raise TraceError(f"{text} is a URI that a path object has cut a slash from: give it as a str")
         return fs.LocalFileSystem(), str(Path(text).absolute())
     try:
-        return _s3(text) if text.lower().startswith("s3://") else _from_uri(text)
+        return _s3(text, attempts or REQUEST_ATTEMPTS) if text.lower().startswith("s3://") else _from_uri(text)
     except (pa.ArrowException, ValueError, OSError, ImportError) as error:
         raise TraceError(f"{public_uri(text)} cannot be opened: {_without_secrets(text, str(error))}") from None
 
@@ -84,7 +84,7 @@ def _from_uri(uri: str) -> tuple[fs.FileSystem, str]:
     return filesystem, str(path).rstrip("/")
 
 
-def _s3(uri: str) -> tuple[fs.FileSystem, str]:
+def _s3(uri: str, attempts: int) -> tuple[fs.FileSystem, str]:
     """As FileSystem.from_uri, which cannot set time limits and tries a refused connection for six seconds."""
     parts = urlsplit(uri)
     options = dict(parse_qsl(parts.query))
@@ -103,7 +103,7 @@ def _s3(uri: str) -> tuple[fs.FileSystem, str]:
         secret_key=unquote(secret) or None,
         connect_timeout=CONNECT_SECONDS,
         request_timeout=ANSWER_SECONDS,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=REQUEST_ATTEMPTS),
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=attempts),
         **options,
         **flags,
     )

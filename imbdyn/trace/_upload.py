@@ -98,6 +98,8 @@ class Uploader:
         if self._rank == 0:
             self._send_record(self._record())
             self._remote.remove(mark_of(self._run_id))
+        # One attempt a request: the thread has its own, and a request that hangs holds up the end of the process.
+        self._remote.renew(attempts=1)
         self._thread = Thread(target=self._work, name="imbdyn-uploader", daemon=True)
         self._thread.start()
 
@@ -203,7 +205,7 @@ class Uploader:
         else:
             self._closing.wait(wait)
         with suppress(*STORE_ERRORS):  # the next attempt tells what is wrong
-            self._remote.renew()
+            self._remote.renew(attempts=1)
 
     def _send_waiting(self) -> None:
         """Send what is in the folder now. Raises: what the store raises, LostClaimError if the place is another's."""

@@ -214,7 +214,7 @@ def test_a_store_that_takes_nothing_is_reported_once(s3, uri, monkeypatch):
     assert f"; what is not sent waits in {writer.path}, and is sent when it can be" in error
     s3.recover()
     writer.close("finished")
-    assert steps_at(uri) == list(range(1, 303))
+    assert steps_at(uri) == list(range(1, 153))
 
 
 def test_a_process_killed_in_mid_upload_loses_nothing(s3, uri, tmp_path):
