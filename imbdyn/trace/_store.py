@@ -41,7 +41,8 @@ def filesystem_of(place: str | os.PathLike[str], attempts: int | None = None) ->
     """Return the filesystem that holds `place`, a local path or a URI, and the path of `place` in it.
 
     Nothing is sent yet, except that the region of an S3 bucket is asked for if the URI names neither region nor
-    endpoint. A request to S3 is made `attempts` times at most (REQUEST_ATTEMPTS), and gives a silent server up after CONNECT_SECONDS or ANSWER_SECONDS.
+    endpoint. A request to S3 is made `attempts` times at most (REQUEST_ATTEMPTS), and gives a silent server up after
+    CONNECT_SECONDS or ANSWER_SECONDS.
 
     Raises: TraceError for a URI that cannot be understood, a filesystem that is not installed, or a pathlib.Path that
         was made from a URI.
