@@ -276,7 +276,7 @@ class Recorder:
         classifier = None
         if self._classifier is not None:
             columns = {
-                name: None if values is None else np.ma.filled(np.ma.asarray(values, np.float64), np.nan).tolist()
+                name: None if values is None else tables.with_nan(values).tolist()
                 for name, values in self._classifier.items()
             }
             classifier = {"step": self._classifier_step, "columns": columns}

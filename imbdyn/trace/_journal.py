@@ -9,7 +9,6 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from errno import ENOSPC
 from pathlib import Path
 
 import pyarrow as pa
@@ -92,8 +91,11 @@ class Segment:
 
     def _write(self, record: int, *pieces: bytes) -> None:
         length = sum(map(len, pieces))
-        if os.writev(self._descriptor, pieces) < length:
-            raise OSError(ENOSPC, os.strerror(ENOSPC), str(self.path))  # only a disk that is full takes a part
+        written = os.writev(self._descriptor, pieces)
+        if written < length:  # a disk that is all but full takes a part, and says why when it is given the rest
+            rest = memoryview(b"".join(pieces))
+            while written < length:
+                written += os.write(self._descriptor, rest[written:])
         self._end = (self.size + length, record)
         self.synced = False
 

@@ -1,13 +1,12 @@
-"""The rows of the commit to come."""
+"""The rows of the commit to come, checked as they are appended."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from imbdyn.trace._commit_rows import commit_rows
 from imbdyn.trace._commits import Commit
 from imbdyn.trace._lookup import look_up_table
 from imbdyn.trace._record import RecordEncoder
-from imbdyn.trace._rows import Rows, TableRows, joined
+from imbdyn.trace._rows import TableRows
 from imbdyn.trace.schema import TABLES
 
 
@@ -19,48 +18,37 @@ class Pending:
     """
 
     def __init__(self, record: int) -> None:
-        self._encoder = RecordEncoder()
-        self._tables = {name: TableRows(table) for name, table in TABLES.items()}
-        self._batch = _Batch(record)
+        encoder = RecordEncoder()
+        #: What the records of a segment begin with.
+        self.schema_message = encoder.schema_message
+        self._numbers = {name: number for number, name in enumerate(TABLES)}
+        self._tables = [TableRows(table) for table in TABLES.values()]
+        self._rows = commit_rows(record, encoder)
 
     @property
     def rows(self) -> int:
         """How many rows, of all tables together."""
-        return sum(part.rows for parts in self._batch.tables.values() for part in parts)
+        return self._rows.rows
 
-    @property
-    def schema_message(self) -> bytes:
-        """What the records of a segment begin with."""
-        return self._encoder.schema_message
-
-    def append(self, table: str, columns: Mapping[str, object]) -> None:
+    def append(self, table: str, columns: dict[str, object]) -> None:
         """Check and copy rows; after an error none was added."""
-        if table not in self._tables:
-            look_up_table(table)
-        rows = self._tables[table].parse(columns)
-        if rows.rows:
-            self._batch.tables.setdefault(table, []).append(rows)
+        number = self._numbers.get(table)
+        if number is None:
+            number = self._numbers[look_up_table(table).name]  # which raises
+        if not self._rows.append(number, columns):
+            rows, cells = self._tables[number].parse(columns)
+            if rows:
+                self._rows.append_cells(number, rows, cells)
 
     def encoded(self) -> Commit | None:
         """Return the rows as one commit; None if there are none. They stay, until `begin_next` is called."""
-        batch = self._batch
-        if not batch.tables:
-            return None
-        tables = {name: joined(parts) for name, parts in batch.tables.items()}
-        return Commit(batch.record, self._encoder.encode(batch.record, tables), self.rows)
+        rows = self._rows.rows
+        return Commit(self._rows.record, self._rows.encode(), rows) if rows else None
 
     def begin_next(self) -> None:
-        """Go on to the next commit; one assignment, so that Ctrl-C finds the one commit or the other."""
-        self._batch = _Batch(self._batch.record + 1)
+        """Go on to the next commit; Ctrl-C finds the one commit or the other."""
+        self._rows.begin_next()
 
     def clear(self) -> None:
         """Forget the rows."""
-        self._batch = _Batch(self._batch.record)
-
-
-class _Batch:
-    __slots__ = ("record", "tables")
-
-    def __init__(self, record: int) -> None:
-        self.record = record
-        self.tables: dict[str, list[Rows]] = {}
+        self._rows.clear()

@@ -24,7 +24,7 @@ _CONTINUATION = 8
 
 
 class RecordEncoder:
-    """Encodes commits.
+    """Encodes commits, in Python; csrc/trace makes the same bytes from what this one knows of a message.
 
     Body of a message: the record number, a pair of list offsets (0, rows) for each table, and then the buffers of the
     tables that have rows.
@@ -65,6 +65,21 @@ class RecordEncoder:
             node += 2 + len(table.columns)
             buffer += 3 + 2 * len(table.columns) + names
         struct.pack_into("<4q", self._metadata, self._places.buffers, 0, 0, 0, 8)
+
+    @property
+    def metadata(self) -> bytes:
+        """The metadata of a message in which no table has rows."""
+        return bytes(self._metadata)
+
+    @property
+    def body_length_at(self) -> int:
+        """Where in the metadata the length of the body lies."""
+        return self._places.body_length
+
+    def numbers_at(self, table: str) -> tuple[int, int]:
+        """Return where in the metadata the nodes and the buffers of a table lie."""
+        slot = self._slots[table]
+        return slot.nodes, slot.buffers
 
     def encode(self, record: int, tables: Mapping[str, Rows]) -> bytes:
         """Return the message of commit number `record` with these rows."""

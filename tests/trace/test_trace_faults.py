@@ -314,14 +314,20 @@ def test_a_write_that_the_disk_takes_half_of_is_undone_and_done_again(writer, mo
     def half(descriptor: int, pieces: list[bytes]) -> int:
         return writev(descriptor, [b"".join(pieces)[:100]])
 
+    def full(_descriptor: int, _rest: object) -> int:
+        raise OSError(28, "No space left on device")
+
     writer.append("classes", step=2, **KEY)
     with monkeypatch.context() as broken:
         broken.setattr(os, "writev", half)
+        broken.setattr(os, "write", full)
         with pytest.raises(OSError, match="No space left"):
             writer.commit()
     writer._retry_at = None
     writer.append("classes", step=3, **KEY)
-    writer.commit()
+    with monkeypatch.context() as slow:
+        slow.setattr(os, "writev", half)  # here the disk takes the rest
+        writer.commit()
     assert steps_of(writer.path) == [1, 1, 1, 2, 2, 2, 3, 3, 3]
 
 
