@@ -23,7 +23,8 @@ from imbdyn.trace._format import (
     RUN_FILE,
     SEGMENT_NAME,
 )
-from imbdyn.trace.run_file import TraceError, read_run
+from imbdyn.trace._run_folder import read_run
+from imbdyn.trace.run_file import TraceError
 from imbdyn.trace.schema import TABLES
 
 #: The field of run.json that names the run which writes into the folder.

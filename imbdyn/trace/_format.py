@@ -39,6 +39,9 @@ SEALS = b"imbdyn.seals"
 #: Key of a part's metadata: crc32 of each row group's bytes, 8 hex digits each, comma-separated; empty without rows.
 ROW_GROUP_CRC32 = b"imbdyn.row_group_crc32"
 
+#: Key of a part's metadata: names of the parts whose rows are in this one, comma-separated; readers pass over them.
+REPLACES = b"imbdyn.replaces"
+
 PARQUET_MAGIC = b"PAR1"
 #: First bytes of a segment.
 JOURNAL_MAGIC = b"IMBDYNJ1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,12 +14,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imbdyn.trace._files import sync_folder
-from imbdyn.trace._format import ROW_GROUP_CRC32, ROW_GROUP_ROWS, SEALS, footer_crc32, part_name
+from imbdyn.trace._format import REPLACES, ROW_GROUP_CRC32, ROW_GROUP_ROWS, SEALS, footer_crc32, part_name
 from imbdyn.trace.schema import Table
 
 
 def write_part(
-    folder: Path, table: Table, batches: Iterable[pa.Table], *, rank: int, sequence: int, seals: int
+    folder: Path,
+    table: Table,
+    batches: Iterable[pa.Table],
+    *,
+    rank: int,
+    sequence: int,
+    seals: int,
+    replaces: Sequence[str] = (),
 ) -> Path:
     """Write rows as a part into a table's folder, which is made if it is not there; return the part's path.
 
@@ -34,6 +41,7 @@ def write_part(
         rank: of the process whose rows they are.
         sequence: number of the part, of this table and rank; taken by no other part.
         seals: number of the last journal record that is in this part or an earlier one.
+        replaces: names of the parts whose rows are in this one; readers pass over them.
 
     Raises: OSError if it cannot be written.
     """
@@ -44,7 +52,7 @@ def write_part(
     temporary = folder / f".part-{rank:04d}-{sequence:08d}.parquet.tmp"
     try:
         with temporary.open("w+b") as file:
-            _write(file, table, batches, seals)
+            _write(file, table, batches, {SEALS: str(seals), REPLACES: ",".join(replaces)})
             file.flush()
             os.fsync(file.fileno())
             crc = footer_crc32(file, file.seek(0, os.SEEK_END))
@@ -62,7 +70,7 @@ def sorted_by_key(table: Table, rows: pa.Table) -> pa.Table:
     return rows.take(pc.sort_indices(key, sort_keys=[(name, "ascending") for name in key.column_names]))
 
 
-def _write(file: BinaryIO, table: Table, batches: Iterable[pa.Table], seals: int) -> None:
+def _write(file: BinaryIO, table: Table, batches: Iterable[pa.Table], about: Mapping[bytes, str]) -> None:
     schema = table.schema()
     sink = _Checksummed(file)
     with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
@@ -73,7 +81,8 @@ def _write(file: BinaryIO, table: Table, batches: Iterable[pa.Table], seals: int
             for start in range(0, encoded.num_rows, ROW_GROUP_ROWS):
                 writer.write_table(encoded.slice(start, ROW_GROUP_ROWS), row_group_size=ROW_GROUP_ROWS)
                 checksums.append(f"{sink.begin():08x}")
-        writer.add_key_value_metadata({SEALS.decode(): str(seals), ROW_GROUP_CRC32.decode(): ",".join(checksums)})
+        about = {**about, ROW_GROUP_CRC32: ",".join(checksums)}
+        writer.add_key_value_metadata({key.decode(): value for key, value in about.items() if value})
 
 
 def _encoded(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:

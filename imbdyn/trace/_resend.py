@@ -12,9 +12,10 @@ from typing import TypeVar
 from imbdyn.trace._claim import CLAIM, LostClaimError
 from imbdyn.trace._format import RUN_FILE
 from imbdyn.trace._remote import STORE_ERRORS, Remote, field_of
+from imbdyn.trace._run_folder import read_run
 from imbdyn.trace._sealer import recover
 from imbdyn.trace._staging import held, parts_in, records_in, remove_staging
-from imbdyn.trace.run_file import TraceError, read_run
+from imbdyn.trace.run_file import TraceError
 
 #: The first wait between two attempts; each is twice as long as the one before, and drawn between half of it and all.
 FIRST_WAIT_SECONDS = 0.5

@@ -19,11 +19,11 @@ from imbdyn.trace._claim import CLAIM, LostClaimError, check_claim, claim_new, j
 from imbdyn.trace._commits import Commits
 from imbdyn.trace._format import MAX_RANK, RUN_FILE
 from imbdyn.trace._pending import Pending
+from imbdyn.trace._run_folder import read_run
 from imbdyn.trace._run_record import RunRecord
 from imbdyn.trace._sealer import Sealer, next_sequences, recover
 from imbdyn.trace._store import filesystem_of, is_remote
 from imbdyn.trace._upload import Uploader
-from imbdyn.trace.run_file import read_run
 from imbdyn.trace.schema import SCHEMA_VERSION
 
 #: A disk that took no rows is tried again after so many seconds.
@@ -179,9 +179,9 @@ class TraceWriter:
 
     def rows_at(self, table: str, step: int) -> pa.Table:
         """Return the sealed rows of a table at one step: what a run that is resumed has from before."""
-        from imbdyn.trace.reader import open_trace
+        from imbdyn.trace.reader import Trace
 
-        return open_trace(self._out).table(table, filter=ds.field("step") == step)
+        return Trace(self._out).table(table, filter=ds.field("step") == step)
 
     def flush_due(self) -> bool:
         """Whether `flush_seconds` have passed since the last call that said so: time to tell how the run goes."""
