@@ -23,6 +23,8 @@ _OPTIONS = (*_S3_OPTIONS, "retry_limit_seconds", "replication", "buffer_size", "
 
 #: Seconds after which a connection that is not made, or an answer that does not come, counts as a failure.
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 30.0
+#: A request to S3 that fails is made so often before it is an error.
+REQUEST_ATTEMPTS = 3
 
 
 def is_uri(place: str | os.PathLike[str]) -> bool:
@@ -30,11 +32,17 @@ def is_uri(place: str | os.PathLike[str]) -> bool:
     return isinstance(place, str) and _URI.match(place) is not None
 
 
-def filesystem_of(place: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
+def is_remote(place: str | os.PathLike[str]) -> bool:
+    """Whether `place` is a URI of anything but a local folder."""
+    return is_uri(place) and not str(place).lower().startswith("file://")
+
+
+def filesystem_of(place: str | os.PathLike[str], attempts: int | None = None) -> tuple[fs.FileSystem, str]:
     """Return the filesystem that holds `place`, a local path or a URI, and the path of `place` in it.
 
     Nothing is sent yet, except that the region of an S3 bucket is asked for if the URI names neither region nor
-    endpoint. A request tries three times at most and gives up a silent server after CONNECT_SECONDS or ANSWER_SECONDS.
+    endpoint. A request to S3 is made `attempts` times at most (REQUEST_ATTEMPTS), and gives a silent server up after
+    CONNECT_SECONDS or ANSWER_SECONDS.
 
     Raises: TraceError for a URI that cannot be understood, a filesystem that is not installed, or a pathlib.Path that
         was made from a URI.
@@ -45,7 +53,7 @@ def filesystem_of(place: str | os.PathLike[str]) -> tuple[fs.FileSystem, str]:
             raise TraceError(f"{text} is a URI that a path object has cut a slash from: give it as a str")
         return fs.LocalFileSystem(), str(Path(text).absolute())
     try:
-        return _s3(text) if text.lower().startswith("s3://") else _from_uri(text)
+        return _s3(text, attempts or REQUEST_ATTEMPTS) if text.lower().startswith("s3://") else _from_uri(text)
     except (pa.ArrowException, ValueError, OSError, ImportError) as error:
         raise TraceError(f"{public_uri(text)} cannot be opened: {_without_secrets(text, str(error))}") from None
 
@@ -77,7 +85,7 @@ def _from_uri(uri: str) -> tuple[fs.FileSystem, str]:
     return filesystem, str(path).rstrip("/")
 
 
-def _s3(uri: str) -> tuple[fs.FileSystem, str]:
+def _s3(uri: str, attempts: int) -> tuple[fs.FileSystem, str]:
     """As FileSystem.from_uri, which cannot set time limits and tries a refused connection for six seconds."""
     parts = urlsplit(uri)
     options = dict(parse_qsl(parts.query))
@@ -96,7 +104,7 @@ def _s3(uri: str) -> tuple[fs.FileSystem, str]:
         secret_key=unquote(secret) or None,
         connect_timeout=CONNECT_SECONDS,
         request_timeout=ANSWER_SECONDS,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=3),
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=attempts),
         **options,
         **flags,
     )

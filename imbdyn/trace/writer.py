@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from threading import Event, RLock, Thread
 from time import monotonic
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from uuid import uuid4
 from weakref import WeakSet
 
@@ -22,22 +22,14 @@ from imbdyn.trace._pending import Pending
 from imbdyn.trace._run_folder import read_run
 from imbdyn.trace._run_record import RunRecord
 from imbdyn.trace._sealer import Sealer, next_sequences, recover
+from imbdyn.trace._store import filesystem_of, is_remote
+from imbdyn.trace._upload import Uploader
 from imbdyn.trace.schema import SCHEMA_VERSION
 
 #: A disk that took no rows is tried again after so many seconds.
 RETRY_SECONDS = 1.0
 
 _STATUS = ("finished", "interrupted", "failed")
-
-
-class Destination(Protocol):
-    """Where the files of a trace go besides the local folder."""
-
-    def put(self, path: Path) -> None:
-        """Take a file that is complete, a part or run.json, and return without waiting for the network."""
-
-    def close(self) -> None:
-        """Send what is left. Raises: OSError for what cannot be sent."""
 
 
 class TraceWriter:
@@ -48,14 +40,14 @@ class TraceWriter:
     seals what was committed into Parquet parts. Threads may call at once; a process forked from this one may not.
 
     Args:
-        out: the run's folder; made here. It must not exist, or be empty.
+        out: the run's folder; made here. It must not exist, or be empty. Or the URI of a place in an object store or in
+            HDFS: then `path` is a local folder, from which a thread sends what is sealed.
         force: replace the trace that is in `out`. Nothing but a trace is ever removed.
         resume: go on with the trace that is in `out`, if there is one; `resume_after` must come before the first rows.
         rank: number of this process among those that write the run. Rank 0 claims the folder, the others join it.
         run_id: the same string for all ranks of the run, and no other run; needed if there are several.
         flush_seconds: what was committed is sealed about this often.
         fsync_seconds: the journal is put on disk about this often: what a power cut may take.
-        destination: takes the files that are complete.
 
     Raises: FileExistsError if `out` holds anything (with `force` or `resume`: anything but a trace), TraceError if the
         trace to go on with cannot be read, TimeoutError if rank 0 does not claim the folder, OSError if it cannot be
@@ -72,21 +64,32 @@ class TraceWriter:
         run_id: str | None = None,
         flush_seconds: float = 10.0,
         fsync_seconds: float = 5.0,
-        destination: Destination | None = None,
     ) -> None:
         if not 0 <= rank <= MAX_RANK:
             raise ValueError(f"rank must be 0 to {MAX_RANK}, got {rank}")
         if rank and run_id is None:
             raise ValueError(f"rank {rank} needs the run_id of rank 0, to know its folder")
-        self.path = Path(out).absolute()
         self._rank = rank
         self._run_id = run_id or uuid4().hex
+        self._out = out
+        self._uploader: Uploader | None = None
+        if is_remote(out):
+            self._uploader = Uploader(str(out), self._run_id, rank, force=force, resume=resume)
+            self.path = self._uploader.folder
+        else:
+            self.path = Path(filesystem_of(out)[1])
         self._flush_seconds = flush_seconds
         self._fsync_seconds = fsync_seconds
-        self._destination = destination
         self._started = (datetime.now(timezone.utc), monotonic())
         self._resume_from: dict[str, Any] | None = None
-        self._run = self._claim(force=force, resume=resume)
+        try:
+            self._run = self._claim(force=force, resume=resume)
+            if self._uploader is not None:
+                self._uploader.start()
+        except BaseException:
+            if self._uploader is not None:
+                self._uploader.abandon()
+            raise
         self._sealer = Sealer(self.path, rank)
         self._pending = Pending(self._sealer.last_record + 1)
         self._commits = Commits(self.path, rank, self._pending.schema_message)
@@ -171,14 +174,14 @@ class TraceWriter:
             if self._resume_from is not None:
                 entry = {"step": step, "at": self._now(), **self._resume_from}
                 self._run.set(resumed=[*(self._run["resumed"] or []), entry])
-                self._run.write()
+                self._write_run()
                 self._resume_from = None
 
     def rows_at(self, table: str, step: int) -> pa.Table:
         """Return the sealed rows of a table at one step: what a run that is resumed has from before."""
         from imbdyn.trace.reader import Trace
 
-        return Trace(self.path).table(table, filter=ds.field("step") == step)
+        return Trace(self._out).table(table, filter=ds.field("step") == step)
 
     def flush_due(self) -> bool:
         """Whether `flush_seconds` have passed since the last call that said so: time to tell how the run goes."""
@@ -224,7 +227,8 @@ class TraceWriter:
         """Commit and seal everything, then write how the run ended to run.json. Does nothing once that has succeeded.
 
         Raises: OSError if the disk did not take it all. What it refused is counted as dropped, what is in the journal
-            is not lost; close may be called again.
+            is not lost; close may be called again. UnsentError, which is an OSError too, if a store did not take it all
+            within 60 s: then it says what waits where, and how to send it.
         """
         if status not in _STATUS:
             raise ValueError(f"status must be one of {', '.join(_STATUS)}, got {status!r}")
@@ -245,8 +249,8 @@ class TraceWriter:
         with self._sealing, self._lock:
             self._commits.close()
             self._closed = True
-        if self._destination is not None:
-            self._destination.close()
+        if self._uploader is not None:
+            self._uploader.close()
 
     def _claim(self, *, force: bool, resume: bool) -> RunRecord:
         """Take or join the folder and return what is to be said of the run."""
@@ -261,6 +265,7 @@ class TraceWriter:
             "fsync_seconds": self._fsync_seconds,
             "dropped_rows": 0,
             "dropped_commits": 0,
+            **(self._uploader.describe() if self._uploader else {"out": None, "staging": None}),
         }
         if self._rank:
             join(self.path, self._run_id)
@@ -347,6 +352,8 @@ class TraceWriter:
                 else:
                     with self._sealing:
                         self._write_run()
+                if self._uploader is not None:
+                    self._failure = self._failure or self._uploader.failure()
             except LostClaimError as error:
                 self._lost = str(error)
                 return
@@ -379,8 +386,8 @@ class TraceWriter:
             self._send(self._run.path)
 
     def _send(self, path: Path) -> None:
-        if self._destination is not None:
-            self._destination.put(path)
+        if self._uploader is not None:
+            self._uploader.put(path)
 
     def _counts(self) -> tuple[int, int]:
         """Return how many rows and commits were lost."""
