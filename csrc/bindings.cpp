@@ -16,6 +16,7 @@
 #if defined(IMBDYN_HAS_CUDA)
 #include "cuda/class_moments.h"
 #endif
+#include "trace/bindings.h"
 
 namespace py = pybind11;
 using namespace imbdyn;
@@ -185,6 +186,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("norm_gradients_rows", &bind_norm_gradients_rows, py::call_guard<py::gil_scoped_release>());
   m.def("active_isa", &active_isa);
   m.def("available_isas", &available_isas);
+  bind_trace(m);
   m.attr("compiler") = compiler();
 #if defined(IMBDYN_HAS_CUDA)
   m.def("class_moments_cuda", &bind_class_moments_cuda, py::call_guard<py::gil_scoped_release>());

@@ -1,6 +1,7 @@
 # Addresses are those of Tensor.data_ptr(), strides count elements, `type` is a number of _extension.ELEMENT_TYPES.
 # Those that take labels return -1, or the first row whose label is neither a class nor ignore_index.
 from collections.abc import Sequence
+from typing import Any
 
 compiler: str
 has_cuda: bool
@@ -148,3 +149,29 @@ def class_moments_cuda(
     stream: int,
     /,
 ) -> None: ...
+
+# The rows of one commit, as imbdyn/trace/_commit_rows.py has them in Python.
+class CommitRows:
+    # A table: where its nodes and buffers lie in `metadata`, and name, kind (a number of csrc/trace/commit.h) and
+    # whether it is required of each column. Then the types numpy.ndarray, numpy.ma.MaskedArray, Nullable and Names.
+    def __init__(
+        self,
+        record: int,
+        metadata: bytes,
+        body_length_at: int,
+        tables: list[tuple[int, int, list[tuple[str, int, bool]]]],
+        array: type,
+        masked: type,
+        nullable: type,
+        names: type,
+        /,
+    ) -> None: ...
+    @property
+    def record(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    def append(self, table: int, columns: dict[str, object], /) -> bool: ...
+    def append_cells(self, table: int, rows: int, cells: list[Any], /) -> None: ...
+    def encode(self) -> bytes: ...
+    def begin_next(self) -> None: ...
+    def clear(self) -> None: ...

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=int, help="Seed of the rare classes, samples and weights.  [default: the preset's]")
 @click.option("--force", is_flag=True, help="Replace the traces that exist.")
-@click.option("--resume", is_flag=True, help="Keep the runs that are finished, do the others again.")
+@click.option("--resume", is_flag=True, help="Keep the runs that are finished, go on with the others.")
 @click.option("--quiet", is_flag=True, help="No progress bars and no notes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def command(
@@ -56,9 +56,9 @@ def command(
         raise UserError(str(error)) from error
 
     if resume and not quiet:
-        _note_resumed(runs, todo)
+        _note_resumed(runs, todo, folder)
     try:
-        _train(todo, data, folder, replace=force or resume, quiet=quiet)
+        _train(todo, data, folder, force=force, resume=resume, quiet=quiet)
     except KeyboardInterrupt:
         _note_interrupted([folder / run.name for run in runs])
         raise click.exceptions.Exit(130) from None
@@ -74,12 +74,12 @@ def command(
         click.echo(f"\nThe traces are in {folder}.", err=True)
 
 
-def _train(runs: list[Run], data: ImageData, folder: Path, *, replace: bool, quiet: bool) -> None:
+def _train(runs: list[Run], data: ImageData, folder: Path, *, force: bool, resume: bool, quiet: bool) -> None:
     """Train the runs one after the other, with a progress bar each on a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from imbdyn.experiments.train import train
+    from imbdyn.experiments.train import epochs_done, train
 
     console = Console(stderr=True)
     bars = Progress(
@@ -94,14 +94,21 @@ def _train(runs: list[Run], data: ImageData, folder: Path, *, replace: bool, qui
     with bars:
         for run in runs:
             task = bars.add_task(run.name, total=run.config.train.epochs)
-            train(run, data, folder / run.name, force=replace, on_epoch=partial(bars.advance, task))
+            out = folder / run.name
+            if resume:
+                bars.advance(task, epochs_done(run, out))
+            train(run, data, out, force=force, resume=resume, on_epoch=partial(bars.advance, task))
 
 
-def _note_resumed(runs: list[Run], todo: list[Run]) -> None:
+def _note_resumed(runs: list[Run], todo: list[Run], folder: Path) -> None:
+    from imbdyn.experiments.train import epochs_done
+
     kept = [run.name for run in runs if run not in todo]
-    again = [run.name for run in todo]
+    done = {run.name: epochs_done(run, folder / run.name) for run in todo}
+    further = [f"{name} (after epoch {epochs})" for name, epochs in done.items() if epochs]
+    again = [name for name, epochs in done.items() if not epochs]
     click.echo(
-        f"Finished and kept: {', '.join(kept) or 'none'}. From the start, which the seed makes the same run: "
+        f"Finished and kept: {', '.join(kept) or 'none'}. Going on: {', '.join(further) or 'none'}. From the start: "
         f"{', '.join(again) or 'none'}.",
         err=True,
     )

@@ -45,8 +45,8 @@ def directory(out: Path, config: ExperimentConfig) -> Path:
 def unfinished(runs: list[Run], folder: Path, *, resume: bool, force: bool) -> list[Run]:
     """Return the runs that are to be trained, given what `folder` already holds.
 
-    With `force` all of them. With `resume` those whose trace does not say "finished": they are done again from the
-    start, which their seed makes the same run.
+    With `force` all of them. With `resume` those whose trace does not say "finished": `train` goes on with them after
+    their last checkpoint, or starts them again, which their seed makes the same run.
 
     Raises:
         ExistingRunError: if a trace exists and neither is set, or a finished one has another configuration.

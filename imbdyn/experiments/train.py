@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from imbdyn.experiments.checkpoint import Checkpoint
 from imbdyn.experiments.config import ExperimentConfig
 from imbdyn.experiments.data import ImageData
 from imbdyn.experiments.models import SmallConvNet
@@ -42,8 +43,12 @@ class Run:
         }
 
 
-def train(run: Run, data: ImageData, out: Path, *, force: bool, on_epoch: Callable[[], None]) -> None:
+def train(
+    run: Run, data: ImageData, out: Path, *, force: bool, resume: bool = False, on_epoch: Callable[[], None]
+) -> None:
     """Train `run` and write its trace to `out`; `on_epoch` is called after each epoch.
+
+    With `resume` it goes on after the last epoch that is in the checkpoint beside `out`, if it is one of this run.
 
     Epochs count from 1, so that what is evaluated at epoch e has seen the data e times. The seed decides the weights,
     the samples and their order, and the caller's random state is left alone: equal runs give equal weights.
@@ -63,6 +68,8 @@ def train(run: Run, data: ImageData, out: Path, *, force: bool, on_epoch: Callab
         weight_decay=config.train.weight_decay,
     )
     order = torch.Generator().manual_seed(config.seed)
+    checkpoint = Checkpoint(out, run.as_dict())
+    saved = checkpoint.load() if resume else None
 
     with (
         _one_thread(),
@@ -73,11 +80,17 @@ def train(run: Run, data: ImageData, out: Path, *, force: bool, on_epoch: Callab
             out=out,
             interval=config.monitor.interval,
             class_names=list(data.class_names),
-            force=force,
+            force=force or (resume and saved is None),
+            resume=saved is not None,
             config=run.as_dict(),
         ) as monitor,
     ):
-        for epoch in range(1, config.train.epochs + 1):
+        if saved is not None:
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            order.set_state(saved["order"])
+            monitor.load_state_dict(saved["monitor"])
+        for epoch in range(1 if saved is None else saved["epoch"] + 1, config.train.epochs + 1):
             monitor.epoch = epoch
             model.train()
             shuffled = torch.randperm(len(labels), generator=order)
@@ -91,7 +104,21 @@ def train(run: Run, data: ImageData, out: Path, *, force: bool, on_epoch: Callab
             # training and test is one between equal weights.
             _evaluate(monitor, model, "train_eval", images, labels)
             _evaluate(monitor, model, "test", data.test_images, data.test_labels)
+            checkpoint.save(
+                epoch=epoch,
+                model=model.state_dict(),
+                optimizer=optimizer.state_dict(),
+                order=order.get_state(),
+                monitor=monitor.state_dict(),
+            )
             on_epoch()
+    checkpoint.remove()
+
+
+def epochs_done(run: Run, out: Path) -> int:
+    """Return after how many epochs `train` would go on with `run`; 0 if it would start."""
+    saved = Checkpoint(out, run.as_dict()).load()
+    return 0 if saved is None else int(saved["epoch"])
 
 
 @contextmanager

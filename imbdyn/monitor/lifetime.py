@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 from typing import Literal, Protocol
 from weakref import WeakSet
@@ -51,3 +52,7 @@ def _close_all() -> None:
     error = getattr(sys, "last_value", None)  # set by the interpreter when it ends with an exception
     for monitor in tuple(_open):  # close() takes it out of the list
         monitor.close(status_of(error))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_open.clear)  # a forked process has nothing to close: the trace is its parent's

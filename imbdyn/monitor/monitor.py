@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from imbdyn.monitor import lifetime, outputs
+from imbdyn.monitor import lifetime, outputs, ranks
 from imbdyn.monitor.arguments import check_arguments
 from imbdyn.monitor.batch import Batch
 from imbdyn.monitor.cadence import Cadence
@@ -29,8 +29,10 @@ from imbdyn.monitor.weights_before import WeightsBefore
 from imbdyn.ops._checks import IGNORE_INDEX
 from imbdyn.trace import TraceWriter
 
-#: Steps between two looks at whether the writer is to write; sampled steps, which make most rows, always look.
-_FLUSH_EVERY = 16
+#: Steps between two looks at whether run.json is to be brought up to date; sampled steps always look.
+_TELL_EVERY = 16
+#: What `state_dict` returns has this version.
+_STATE_VERSION = 1
 
 
 class Monitor:
@@ -63,6 +65,8 @@ class Monitor:
         ignore_index: label of samples that count nowhere.
         on_error: what a failure of the instrument itself does: "warn" (once a kind, training goes on) or "raise".
         force: replace a trace that stands in `out`.
+        resume: go on with the trace that stands in `out`, if there is one, after the step of the state given to
+            `load_state_dict`, or after step 0. What it holds of later steps is superseded: readers see one history.
         config: anything JSON can hold; stored in run.json.
 
     Raises:
@@ -86,6 +90,7 @@ class Monitor:
         ignore_index: int = IGNORE_INDEX,
         on_error: Literal["warn", "raise"] = "warn",
         force: bool = False,
+        resume: bool = False,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         check_arguments(model, optimizer, num_classes, class_names, config)
@@ -105,7 +110,7 @@ class Monitor:
         lifetime.claim(model)
         try:
             self._recorder = Recorder(
-                TraceWriter(out, force=force),
+                TraceWriter(out, force=force, resume=resume, rank=ranks.rank(), run_id=ranks.run_id()),
                 self._model,
                 self._cadence,
                 self._problems,
@@ -159,6 +164,8 @@ class Monitor:
         with self._stopwatch:
             check_form(labels, self._num_classes)
             self._cadence.start()
+            with self._problems.contained("resuming the trace"):
+                self._recorder.begin(self._cadence.steps)
             if self._evaluation is not None:
                 check_values(labels, self._num_classes, self._ignore_index)
                 return Batch(self, labels, wants_logits=True, features=self._model.feature_watch())
@@ -187,6 +194,8 @@ class Monitor:
         if self._evaluation is not None or self._batch is not None:
             raise ValueError(f"monitor.evaluate({split!r}) must not start inside another evaluation or batch")
         with self._stopwatch:
+            with self._problems.contained("resuming the trace"):
+                self._recorder.begin(self._cadence.steps)
             self._close_window()
             wanted = self._recorder.begin_evaluation(split)
             evaluation = self._evaluation = Evaluation(split, self._num_classes, self._ignore_index)
@@ -199,7 +208,8 @@ class Monitor:
             self._evaluation = None
             with self._stopwatch, self._problems.contained("recording an evaluation"):
                 if wanted and evaluation.batches:
-                    self._recorder.evaluation(self._cadence.steps, evaluation)
+                    with self._committing():
+                        self._recorder.evaluation(self._cadence.steps, evaluation)
             self._cadence.skip()
 
     def close(self, status: Literal["finished", "interrupted", "failed"] = "finished") -> None:
@@ -218,6 +228,34 @@ class Monitor:
         finally:
             with self._problems.contained("writing the trace"):
                 self._recorder.close(status)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what belongs into a checkpoint beside the model's and the optimizer's: plain numbers, lists and names.
+
+        It ends the window, and puts the trace on disk, so that no checkpoint is ahead of its trace.
+
+        Raises:
+            ValueError: between the batches of a step, whose gradients no checkpoint holds.
+        """
+        if self._batch is not None or self._step is not None or self._evaluation is not None:
+            raise ValueError("state_dict must come after an optimizer step, outside of batches and evaluations")
+        with self._stopwatch:
+            self._close_window()
+            state = {"version": _STATE_VERSION, "step": self._cadence.steps}
+            with self._problems.contained("writing the trace"):
+                self._recorder.sync()
+            return state | self._recorder.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on after the step of a checkpoint; must come before the first batch.
+
+        Raises:
+            ValueError: after the first batch, or for a state of a newer imbdyn.
+        """
+        if state["version"] > _STATE_VERSION:
+            raise ValueError(f"the state has version {state['version']}, this imbdyn reads up to {_STATE_VERSION}")
+        self._recorder.load_state_dict(state["step"], state)
+        self._cadence.steps = state["step"]
 
     def __enter__(self) -> Monitor:
         return self
@@ -269,7 +307,7 @@ class Monitor:
             step.gradients.release()
             step = None  # its gradients were thrown away, as a GradScaler does that finds an inf: no step came of it
         if step is None:
-            sampled = self._cadence.gradients_due()
+            sampled = self._cadence.gradients_due() and self._recorder.has_room()
             step = self._step = OptimizerStep(
                 StepGradients(
                     self._num_classes,
@@ -326,29 +364,36 @@ class Monitor:
         self._batches_before = None if step is None else step.batches
         try:
             with self._stopwatch, self._problems.contained("recording a step"):
-                self._recorder.weights_moved()
-                if step is None:
-                    self._problems.warn(
-                        "step without batch",
-                        f"optimizer step {self._cadence.steps + 1} came without a monitor.batch(labels) before it: "
-                        "wrap forward and backward in `with monitor.batch(labels):`",
-                    )
-                elif step.reading is not None:
-                    with self._reading("a step"):
-                        self._record(self._cadence.steps + 1, step, step.reading)
-                elif step.sampled and not step.tried:
-                    self._problems.warn(
-                        "closure",
-                        "the batches came inside optimizer.step(closure): their gradients cannot be read; call "
-                        "backward before a step() without closure",
-                    )
-                if step is None or step.sampled or self._cadence.steps % _FLUSH_EVERY == 0:
-                    self._recorder.maybe_flush()
+                self._record_step(step)
+                self._recorder.commit()
+                if step is None or step.sampled or self._cadence.steps % _TELL_EVERY == 0:
+                    self._recorder.tell()
+        except BaseException:
+            self._recorder.rollback()
+            raise
         finally:
             if step is not None:
                 step.gradients.release()
             self._cadence.step_done(
                 sampled=step is not None and step.reading is not None, logits=step is not None and step.read_logits
+            )
+
+    def _record_step(self, step: OptimizerStep | None) -> None:
+        self._recorder.weights_moved()
+        if step is None:
+            self._problems.warn(
+                "step without batch",
+                f"optimizer step {self._cadence.steps + 1} came without a monitor.batch(labels) before it: "
+                "wrap forward and backward in `with monitor.batch(labels):`",
+            )
+        elif step.reading is not None:
+            with self._reading("a step"):
+                self._record(self._cadence.steps + 1, step, step.reading)
+        elif step.sampled and not step.tried:
+            self._problems.warn(
+                "closure",
+                "the batches came inside optimizer.step(closure): their gradients cannot be read; call "
+                "backward before a step() without closure",
             )
 
     def _record(self, number: int, step: OptimizerStep, reading: GradientReading) -> None:
@@ -358,8 +403,18 @@ class Monitor:
         self._recorder.close_window(number, step)
 
     def _close_window(self) -> None:
-        with self._problems.contained("closing a window"):
+        with self._problems.contained("closing a window"), self._committing():
             self._recorder.close_window(self._cadence.steps)
+
+    @contextmanager
+    def _committing(self) -> Iterator[None]:
+        """Commit the rows of the block; if it is left by an exception, forget them."""
+        try:
+            yield
+        except BaseException:
+            self._recorder.rollback()
+            raise
+        self._recorder.commit()
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:

@@ -63,6 +63,8 @@ class Recorder:
         self._classifier: dict[str, Any] | None = None
         self._classifier_step = 0
         self._evaluated: dict[str, FeatureSummary | None] = {}
+        self._before_resume: set[str] = set()
+        self._begun = False
         writer.update_run(
             num_classes=num_classes,
             class_names=list(class_names) if class_names is not None else [str(c) for c in range(num_classes)],
@@ -162,6 +164,8 @@ class Recorder:
 
     def begin_evaluation(self, split: str) -> bool:
         """Tell whether this split is to be read now: once after a step, since a second time would double its key."""
+        if split in self._before_resume:
+            return False
         if split in self._evaluated:
             self._problems.warn(
                 "repeated evaluation",
@@ -174,6 +178,7 @@ class Recorder:
     def weights_moved(self) -> None:
         """Forget what was measured of the weights before a step."""
         self._evaluated.clear()
+        self._before_resume.clear()
         self._write_classifier()
 
     def note_coverage(self, plan: Plan, parameters: Iterable[str]) -> None:
@@ -217,16 +222,83 @@ class Recorder:
                 f"{', '.join(missing[:3])}{more} (run.json lists all)",
             )
 
-    def maybe_flush(self) -> None:
-        """Let the writer write, when it is time."""
+    def begin(self, step: int) -> None:
+        """Go on after `step` with a trace that is resumed; must come before the first rows, and may come again."""
+        if self._begun:
+            return
+        self._begun = True
+        if self._writer.resumes:
+            self._writer.resume_after(step)
+            # What was measured of the weights after `step` is in the trace, and would double its key.
+            self._evaluated = dict.fromkeys(self._writer.rows_at("steps", step)["split"].unique().to_pylist())
+            self._evaluated.pop("train", None)
+            self._before_resume = set(self._evaluated)
+            if self._writer.rows_at("classifier", step).num_rows:
+                self._classifier = None
+
+    def has_room(self) -> bool:
+        """Whether the disk keeps up; warn and count if it does not, and class gradients are to be left out."""
+        pressure = self._writer.pressure
+        if pressure is not None:
+            self._problems.warn(
+                "slow disk",
+                f"{pressure}; until it keeps up, steps that were to be sampled are not, and windows are longer "
+                "(run.json counts them)",
+            )
+        return pressure is None
+
+    def commit(self) -> None:
+        """Write the rows since the last commit: all of them are in the trace when this returns."""
+        self._writer.commit()
+
+    def rollback(self) -> None:
+        """Forget the rows since the last commit: half of what a step or an evaluation has to say."""
+        self._writer.rollback()
+
+    def tell(self) -> None:
+        """Bring run.json up to date, when it is time."""
         if self._writer.flush_due():
             self._update_run(**self._state())
-            self._writer.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
-        self._write_classifier()
+        """Write what waits, and seal it."""
+        if self._begun:
+            self._write_classifier()
         self._writer.flush()
+
+    def sync(self) -> None:
+        """Put on disk what was committed."""
+        self._writer.sync()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is to be known to go on."""
+        counts = self._state()["class_counts"]
+        classifier = None
+        if self._classifier is not None:
+            columns = {
+                name: None if values is None else tables.with_nan(values).tolist()
+                for name, values in self._classifier.items()
+            }
+            classifier = {"step": self._classifier_step, "columns": columns}
+        return {
+            "epoch": self.epoch,
+            "first_epoch_is_over": self._first_epoch_is_over,
+            "class_counts": counts,
+            "classifier": classifier,
+        }
+
+    def load_state_dict(self, step: int, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned after `step`."""
+        if self._begun:
+            raise ValueError("load_state_dict must come before the first batch")
+        self._since = step
+        self.epoch = state["epoch"]
+        self._first_epoch_is_over = state["first_epoch_is_over"]
+        self._class_counts = np.asarray(state["class_counts"], dtype=np.int64)
+        if state["classifier"] is not None:
+            self._classifier_step = state["classifier"]["step"]
+            columns = state["classifier"]["columns"]
+            self._classifier = {n: None if v is None else tables.absent(v) for n, v in columns.items()}
 
     def close(self, status: Status) -> None:
         """End the trace."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from imbdyn.ops import ClassLogits
 from imbdyn.statistics import class_gradients
 from imbdyn.statistics.features import FeatureSummary
 from imbdyn.statistics.logits import class_rates, overall_rates
-from imbdyn.trace import TraceWriter
+from imbdyn.trace import Names, Nullable, TraceWriter
 
 Floats = NDArray[np.float64]
 
@@ -36,10 +37,15 @@ class Moment:
         return {"step": self.step, "since_step": self.since_step, "epoch": self.epoch, "split": self.split}
 
 
-def absent(values: npt.ArrayLike) -> Any:
-    """Mask what is not defined (NaN), so that it becomes null in the trace."""
+def absent(values: npt.ArrayLike) -> Nullable:
+    """Say what is not defined (NaN), so that it becomes null in the trace."""
     values = np.asarray(values, dtype=np.float64)
-    return np.ma.MaskedArray(values, ~np.isfinite(values))
+    return Nullable(values, np.isfinite(values))
+
+
+def with_nan(values: Nullable | Floats) -> Floats:
+    """Return values with NaN where they are absent: what `absent` was given."""
+    return np.where(values.valid, values.values, np.nan) if isinstance(values, Nullable) else values
 
 
 def write_logits(writer: TraceWriter, moment: Moment, sums: Floats, **step_columns: Any) -> None:
@@ -64,11 +70,11 @@ def write_logits(writer: TraceWriter, moment: Moment, sums: Floats, **step_colum
         **moment.key(),
         class_id=np.arange(len(count)),
         count=count.astype(np.int64),
-        loss=np.ma.masked_array(rates.loss, ~present),
-        accuracy=np.ma.masked_array(rates.accuracy, ~present),
-        precision=np.ma.masked_array(rates.precision, ~predicted),
-        margin=np.ma.masked_array(rates.margin, ~present),
-        confidence=np.ma.masked_array(rates.confidence, ~present),
+        loss=Nullable(rates.loss, present),
+        accuracy=Nullable(rates.accuracy, present),
+        precision=Nullable(rates.precision, predicted),
+        margin=Nullable(rates.margin, present),
+        confidence=Nullable(rates.confidence, present),
         predicted=np.asarray(per_class.predicted).astype(np.int64),
         positive_grad=per_class.positive_grad,
         negative_grad=per_class.negative_grad,
@@ -85,7 +91,7 @@ def write_class_gradients(writer: TraceWriter, step: int, grams: ClassGrams, cla
     writer.append(
         "class_gradients",
         step=step,
-        parameter=np.repeat(names, classes),
+        parameter=_repeated(tuple(names), classes),
         class_id=np.tile(grams.class_ids, len(names)),
         count=np.tile(grams.count.astype(np.int64), len(names)),
         grad_norm=numbers.grad_norm.ravel(),
@@ -100,7 +106,7 @@ def write_class_gradients(writer: TraceWriter, step: int, grams: ClassGrams, cla
     writer.append(
         "class_gradient_pairs",
         step=step,
-        parameter=np.repeat([names[i] for i in kept], len(first)),
+        parameter=_repeated(tuple(names[i] for i in kept), len(first)),
         class_a=np.tile(grams.class_ids[first], len(kept)),
         class_b=np.tile(grams.class_ids[second], len(kept)),
         grad_cos=absent(cos.ravel()),
@@ -122,6 +128,11 @@ def write_class_features(
         cos_global=absent(features.cos_global[present]),
         train_test_shift=None if train_test_shift is None else absent(train_test_shift[present]),
     )
+
+
+@lru_cache(maxsize=8)  # the names and, mostly, the number of classes are those of the step before
+def _repeated(names: tuple[str, ...], times: int) -> Names:
+    return Names.repeat(names, times)
 
 
 def _or_null(value: float, defined: bool) -> float | None:

@@ -1,23 +1,12 @@
-"""Files that appear whole or not at all, and the names of parts."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
-
-#: What a part is called: part-<rank>-<sequence>.parquet.
-PART_NAME = re.compile(r"part-\d{4,}-\d{6,}\.parquet")
-#: What a part is called while it is being written, and still if that was cut short.
-LEFTOVER_NAME = re.compile(rf"\.{PART_NAME.pattern}\.tmp")
-
-
-def part_name(sequence: int, rank: int = 0) -> str:
-    """Return the name of a rank's part; names sort in the order in which the parts were written."""
-    return f"part-{rank:04d}-{sequence:06d}.parquet"
 
 
 @contextmanager

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from imbdyn.trace.reader import Trace
+from imbdyn.trace.several import TraceSet
 
 #: Rows of one batch: a row group in Parquet, a record batch in Arrow.
 BATCH_ROWS = 65_536
@@ -57,28 +60,70 @@ def write_parquet(schema: pa.Schema, batches: _Batches, sink: BinaryIO) -> None:
             writer.write_batch(batch)
 
 
-#: The formats by name, which is also the ending of the file's name.
+#: The formats by name, which is also the ending of the file's name, but for TensorBoard's.
 FORMATS: dict[str, Callable[[pa.Schema, _Batches, BinaryIO], None]] = {
     "csv": write_csv,
     "jsonl": write_jsonl,
     "arrow": write_arrow,
     "parquet": write_parquet,
 }
+TENSORBOARD = "tensorboard"
 
 
-def export_table(trace: Trace, table: str, format: str, sink: BinaryIO) -> int:
-    """Write a table to `sink` in one of FORMATS and return the number of rows. `sink` is not closed."""
-    dataset = trace.dataset(table)
+def export_table(
+    trace: Trace,
+    table: str,
+    format: str,
+    sink: BinaryIO,
+    columns: Sequence[str] | None = None,
+    filter: ds.Expression | None = None,
+    on_read: Callable[[int, int], None] | None = None,
+) -> int:
+    """Write rows of a table to `sink`; return how many there were.
+
+    Args:
+        format: one of FORMATS, or TENSORBOARD, which needs the package tensorboard.
+        columns: write only these; TensorBoard's tags have the key all the same.
+        filter: as Trace.table takes it.
+        on_read: called with the number of pieces of the trace that were read, and of those that there are.
+
+    Raises: KeyError for an unknown table, column or format.
+    """
+    write = None if format == TENSORBOARD else FORMATS[format]
+    schema = trace.schema(table)
+    if columns is not None:
+        key = trace.key(table) if write is None else ()
+        columns = list(dict.fromkeys([*key, *columns]))
+    reads = trace.reads(table, columns, filter)
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns], schema.metadata)
     rows = 0
 
-    def counted() -> Iterator[pa.RecordBatch]:
+    def batches() -> Iterator[pa.RecordBatch]:
         nonlocal rows
-        for batch in _full_batches(dataset.to_batches(batch_size=BATCH_ROWS)):
-            rows += batch.num_rows
-            yield batch
+        for done, read in enumerate(reads, start=1):
+            found = read()
+            rows += found.num_rows
+            yield from found.to_batches(max_chunksize=BATCH_ROWS)
+            if on_read is not None:
+                on_read(done, len(reads))
 
-    FORMATS[format](dataset.schema, counted(), sink)
+    if write is None:
+        from imbdyn.trace.tensorboard import write_tensorboard
+
+        write_tensorboard(schema, batches(), sink, _started(trace))
+    else:
+        write(schema, _full_batches(batches()), sink)
     return rows
+
+
+def _started(trace: Trace) -> float:
+    """Return when the run, or the first of several, was started, in seconds since 1970; 0 if it does not say."""
+    records = trace.run.values() if isinstance(trace, TraceSet) else [trace.run]
+    try:
+        return min(datetime.fromisoformat(record["started"]).timestamp() for record in records)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return 0.0
 
 
 def _full_batches(batches: _Batches) -> Iterator[pa.RecordBatch]:

@@ -3,64 +3,109 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from imbdyn.trace._files import PART_NAME
+from imbdyn.trace._damage import TraceDamage, UntrustedError
 from imbdyn.trace._lookup import look_up, look_up_table
-from imbdyn.trace.run_file import read_run
+from imbdyn.trace._plain import labelled, plain_schema
+from imbdyn.trace._run_folder import RunFolder
+from imbdyn.trace._snapshot import Opened, Piece, Snapshot, take_snapshot
+from imbdyn.trace.run_file import TraceError
+from imbdyn.trace.schema import Table
 
-
-def open_trace(path: str | os.PathLike[str]) -> Trace:
-    """Open the trace in the folder `path`.
-
-    Raises: TraceError if it is not a trace, holds several runs, or was written by a newer imbdyn.
-    """
-    return Trace(path)
+_FORMAT = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
 
 
 class Trace:
-    """A trace on disk. Names come as plain strings, which sort, group and join without regard to categories.
+    """One run's trace. Names come as plain strings, which sort, group and join without regard to categories.
 
-    A run that goes on may be read: each call sees the parts that are there then, `run` is as of opening.
+    A run that goes on may be read: each call sees the rows that are there then, in parts or in the journal; `run` is as
+    of opening. `place` is a path, or the URI of an object store.
+
+    Every row that is returned was checked. What is not as it was written is left out, told by a TraceDamage warning
+    that names the file, and kept in `damage`.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        #: The run's folder.
-        self.path = Path(path)
+    def __init__(self, place: str | os.PathLike[str]) -> None:
+        self._folder = RunFolder(place)
+        self._opened = Opened(self._folder)
+        #: The run's folder; of a URI, the path in its store.
+        self.path: PurePath = self._folder.path
         #: The contents of run.json.
-        self.run: dict[str, Any] = read_run(self.path)
+        self.run: dict[str, Any] = self._folder.read_run()
+        self._damage: list[TraceDamage] = []
 
     def __repr__(self) -> str:
-        return f"Trace({str(self.path)!r}, {self.run.get('status')})"
+        return f"Trace({self._folder.place!r}, {self.run.get('status')})"
+
+    @property
+    def damage(self) -> list[TraceDamage]:
+        """What was found damaged, and left out, in all that was read so far."""
+        return list(self._damage)
 
     def dataset(self, name: str) -> ds.Dataset:
-        """Return a table as a pyarrow dataset, in the order of its parts; nothing is read yet.
+        """Return a table as a pyarrow dataset, in the order of its parts; of the rows in parts nothing is read yet.
 
-        A table that no part holds is an empty dataset with that table's schema. Raises: KeyError for an unknown name.
+        The parts' footers are checked here, their pages when pyarrow reads them, by checksums that cover values but
+        not lengths: of a trace from a stranger, read `table` or `batches`, which check everything.
+        A table without rows is an empty dataset with that table's schema. Raises: KeyError for an unknown name.
         """
-        schema = _with_plain_names(look_up_table(name).schema())
-        folder = self.path.absolute() / name  # Arrow would take a relative path such as "s3:x" for a URI
-        parts = sorted(path for path in folder.glob("*") if PART_NAME.fullmatch(path.name))
-        return ds.dataset([str(part) for part in parts], schema=schema, format="parquet")
+        return self._dataset(name, None)
+
+    def batches(
+        self, name: str, columns: Sequence[str] | None = None, filter: ds.Expression | None = None
+    ) -> Iterator[pa.Table]:
+        """Yield a table's rows in the order in which they were written, a row group (at most 131,072 rows) at a time.
+
+        The arguments are those of `table`. Memory does not grow with the trace.
+        """
+        return (read() for read in self.reads(name, columns, filter))
+
+    def reads(
+        self, name: str, columns: Sequence[str] | None = None, filter: ds.Expression | None = None
+    ) -> list[Callable[[], pa.Table]]:
+        """Return what `batches` reads as one function a row group, so that it is known how many there are."""
+        wanted = self._wanted(name, columns)
+        select(self.schema(name).empty_table(), wanted, filter)  # a filter that does not fit is an error here
+        return self._reads(name, wanted, filter)
+
+    def key(self, name: str) -> tuple[str, ...]:
+        """Return the columns that tell the rows of a table apart."""
+        return look_up_table(name).key
+
+    def schema(self, name: str) -> pa.Schema:
+        """Return the schema of a table as it is read: with its metadata, names as plain strings."""
+        return plain_schema(look_up_table(name))
 
     def table(self, name: str, columns: Sequence[str] | None = None, filter: ds.Expression | None = None) -> pa.Table:
         """Return a table's rows, sorted by its key.
 
+        Every byte that is read is checked first. A file that is not as it was written is left out, with a TraceDamage
+        warning that names it.
+
         Args:
-            columns: read and return only these.
+            columns: return only these.
             filter: a condition such as `pyarrow.dataset.field("step") > 100`; row groups it rules out are not read.
+
+        Raises: KeyError for an unknown name, pyarrow.ArrowInvalid for a filter that does not fit the table.
         """
-        table = look_up_table(name)
-        known = {column.name: column for column in table.columns}
-        wanted = [look_up(f"column of {name}", column, known).name for column in columns or known]
-        read = self.dataset(name).to_table(columns=list(dict.fromkeys([*wanted, *table.key])), filter=filter)
-        return read.sort_by([(column, "ascending") for column in table.key]).select(wanted)
+        schema = self.schema(name)
+        wanted = self._wanted(name, columns)
+        key = self.key(name)
+        read = [*dict.fromkeys([*wanted, *key])]
+        empty = pa.schema([schema.field(column) for column in read], metadata=schema.metadata).empty_table()
+        rows = pa.concat_tables([empty, *self.batches(name, read, filter)])
+        return rows.sort_by([(column, "ascending") for column in key]).select(wanted)
 
     @property
     def steps(self) -> pd.DataFrame:
@@ -108,15 +153,68 @@ class Trace:
 
         return findings(self)
 
+    def _dataset(self, name: str, run: str | None) -> ds.Dataset:
+        """Return the dataset of a table; with `run`, that name stands in a column in front."""
+        table = look_up_table(name)
+        snapshot = self._snapshot(table)
+        fragments, loose = [], [labelled(snapshot.journal, run)]
+        for piece in snapshot.pieces:
+            # A dataset has no condition of its own, so that groups with superseded rows are read here. They are few:
+            # parts are sorted by step.
+            whole, mixed = piece.split()
+            fragments.append(piece.part.fragment(_FORMAT, whole, run))
+            loose += [self._read(piece, group, None, None, run) for group in mixed]
+        schema, rows = plain_schema(table, run is not None), pa.concat_tables(loose)
+        parts = ds.FileSystemDataset(fragments, schema, _FORMAT, self._folder.filesystem)
+        return ds.UnionDataset(schema, [parts, ds.InMemoryDataset(rows)]) if rows.num_rows else parts
+
+    def _reads(
+        self, name: str, columns: list[str], filter: ds.Expression | None, run: str | None = None
+    ) -> list[Callable[[], pa.Table]]:
+        snapshot = self._snapshot(look_up_table(name))
+        reads = [
+            partial(self._read, piece, group, columns, filter, run)
+            for piece in snapshot.pieces
+            for group in piece.groups(filter, run)
+        ]
+        return [*reads, lambda: select(labelled(snapshot.journal, run), columns, filter)]
+
+    def _snapshot(self, table: Table) -> Snapshot:
+        snapshot = take_snapshot(self._folder, table, self._opened)
+        for damage in snapshot.damage:
+            self._tell(damage)
+        return snapshot
+
+    def _read(
+        self, piece: Piece, group: int, columns: list[str] | None, filter: ds.Expression | None, run: str | None
+    ) -> pa.Table:
+        part = piece.part
+        file = self._folder.named(part.table.name, part.name)
+        try:
+            return piece.read(group, columns, filter, run)
+        except UntrustedError as error:
+            rows = part.metadata.row_group(group).num_rows
+            self._tell(TraceDamage(file, f"{error}; its {rows} rows are left out"))
+            return select(plain_schema(part.table, run is not None).empty_table(), columns, None)
+        except FileNotFoundError:
+            raise TraceError(f"{file} was merged into another part while it was read: read again") from None
+
+    def _tell(self, damage: TraceDamage) -> None:
+        if damage not in self._damage:
+            self._damage.append(damage)
+            warnings.warn(damage, stacklevel=4)
+
     def _frame(self, name: str) -> pd.DataFrame:
         # A bool column with nulls would become objects, which select no rows.
         frame: pd.DataFrame = self.table(name).to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get)
         return frame
 
+    def _wanted(self, name: str, columns: Sequence[str] | None) -> list[str]:
+        known = {column: column for column in self.schema(name).names}
+        return [look_up(f"column of {name}", column, known) for column in columns or known]
 
-def _with_plain_names(schema: pa.Schema) -> pa.Schema:
-    """Replace dictionary types by the type of their values: Arrow neither sorts nor groups dictionaries."""
-    fields = [
-        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in schema
-    ]
-    return pa.schema(fields, metadata=schema.metadata)
+
+def select(rows: pa.Table, columns: Sequence[str] | None, filter: ds.Expression | None) -> pa.Table:
+    """Return some columns of the rows for which `filter` is true."""
+    chosen = rows if filter is None else rows.filter(filter)
+    return chosen if columns is None else chosen.select(list(columns))

@@ -91,7 +91,8 @@ def test_an_interrupt_says_where_the_traces_are_and_resume_completes_them(
     monkeypatch.setattr(module, "train", whole)
     resumed = run(config, "--resume")
     assert resumed.exit_code == 0
-    assert "kept: balanced. From the start, which the seed makes the same run: imbalanced, scarce." in resumed.stderr
+    assert "kept: balanced. Going on: imbalanced (after epoch 1). From the start: scarce." in resumed.stderr
+    assert open_trace(folder / "imbalanced").steps["epoch"].dropna().unique().tolist() == [1], "there was nothing left"
     assert open_trace(folder / "imbalanced").run["status"] == "finished"
 
 

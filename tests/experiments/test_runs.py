@@ -10,7 +10,7 @@ import torch
 from imbdyn.experiments.config import ExperimentConfig, load_config
 from imbdyn.experiments.data import ImageData, load_digits
 from imbdyn.experiments.run import ExistingRunError, directory, plan, unfinished
-from imbdyn.experiments.train import Run, train
+from imbdyn.experiments.train import Run, epochs_done, train
 from imbdyn.trace import Trace, open_trace
 
 
@@ -104,6 +104,44 @@ def test_resume_keeps_what_is_finished_and_nothing_else(
         unfinished(runs, folder, resume=False, force=False)
     assert unfinished(runs, folder, resume=True, force=False) == runs[:2]
     assert unfinished(runs, folder, resume=False, force=True) == runs
+
+
+def test_a_run_that_is_resumed_is_the_run_that_was_not_interrupted(
+    config: ExperimentConfig, data: ImageData, tmp_path: Path
+) -> None:
+    run = plan(config, data)[2]
+    whole = measured(trained(run, data, tmp_path / "whole"))
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run, data, tmp_path / "run", force=False, on_epoch=interrupt)
+    assert epochs_done(run, tmp_path / "run") == 1
+    train(run, data, tmp_path / "run", force=False, resume=True, on_epoch=lambda: None)
+    assert epochs_done(run, tmp_path / "run") == 0, "its checkpoint is removed in the end"
+    resumed = open_trace(tmp_path / "run")
+    assert resumed.run["status"] == "finished"
+    assert resumed.run["class_counts"] == run.class_counts
+    for name, frame in whole.items():
+        pd.testing.assert_frame_equal(frame, measured(resumed)[name], check_exact=True)
+
+
+def test_a_checkpoint_of_another_configuration_is_not_gone_on_with(
+    config: ExperimentConfig, data: ImageData, tmp_path: Path
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    run = plan(config, data)[2]
+    with pytest.raises(KeyboardInterrupt):
+        train(run, data, tmp_path / "run", force=False, on_epoch=interrupt)
+    other = plan(replace(config, train=replace(config.train, lr=0.01)), data)[2]
+    assert epochs_done(other, tmp_path / "run") == 0
+    train(other, data, tmp_path / "run", force=False, resume=True, on_epoch=lambda: None)
+    trace = open_trace(tmp_path / "run")
+    assert trace.run["config"] == other.as_dict()
+    assert sorted(trace.classes["epoch"].unique()) == [1, 2]
 
 
 def test_resume_refuses_a_finished_run_of_another_configuration(

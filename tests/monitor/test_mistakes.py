@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from imbdyn import ImbdynWarning, Monitor, open_trace
 from imbdyn.trace import TraceWriter
+from imbdyn.trace._journal import Segment
 
 
 @pytest.fixture
@@ -179,18 +180,23 @@ def test_a_full_disk_does_not_stop_training(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def full(_writer: TraceWriter) -> None:
+    def full(_segment: Segment, _record: int, _payload: bytes) -> None:
         raise OSError(28, "No space left on device")
 
     with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor, monkeypatch.context() as patched:
-        patched.setattr(TraceWriter, "flush_due", lambda _: True)
-        patched.setattr(TraceWriter, "flush", full)
-        with pytest.warns(ImbdynWarning, match=r"training goes on: OSError.*No space left"):
+        patched.setattr(Segment, "append", full)
+        with pytest.warns(ImbdynWarning) as warned:
             train(model, [(images, labels)] * 3, optimizer=optimizer, monitor=monitor)
         patched.undo()
+    assert [str(w.message).partition(";")[0] for w in warned] == [
+        "imbdyn failed while recording a step and training goes on: OSError: [Errno 28] No space left on device",
+        "the disk takes no rows",
+    ]
     trace = open_trace(tmp_path / "run")
-    assert trace.steps.step.tolist() == [1, 2, 3], "the disk had room again when the run ended: nothing is lost"
-    assert trace.run["problems"]["recording a step: OSError"]["times"] == 3
+    assert trace.steps.step.tolist() == [1, 3], "the window is longer, and in the end the disk had room for all"
+    assert trace.steps.since_step.tolist() == [0, 1]
+    assert trace.run["problems"]["slow disk"]["times"] == 2
+    assert trace.run["dropped_rows"] == 0
 
 
 def test_on_error_raise_lets_the_failure_through(
@@ -298,8 +304,6 @@ def test_validation_outside_of_evaluate_is_one_warning_and_not_counted(
 
 FULL_DISK = """
 import resource, sys, torch, torch.nn as nn, torch.nn.functional as F, imbdyn
-from imbdyn.trace import TraceWriter
-TraceWriter.flush_due = lambda self: True
 model = nn.Linear(4, 3)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 with imbdyn.Monitor(model, optimizer, 3, sys.argv[1], interval=1) as monitor:
@@ -324,11 +328,12 @@ def test_files_that_cannot_grow_do_not_stop_training_and_nothing_is_lost(tmp_pat
         check=True,
     )
     assert done.stdout == "trained to the end\n"
-    assert "ImbdynWarning: imbdyn failed while writing run.json and training goes on: OSError" in done.stderr
+    assert "ImbdynWarning: imbdyn failed while recording a step and training goes on: OSError" in done.stderr
     trace = open_trace(tmp_path / "run")
-    assert trace.steps.step.tolist() == list(range(1, 21))
+    assert trace.steps.step.tolist() == [1, 20]
+    assert trace.steps["count"].sum() == 60
     assert trace.run["dropped_rows"] == 0
-    assert trace.run["problems"]["recording a step: OSError"]["times"] == 10
+    assert trace.run["problems"]["slow disk"]["times"] >= 9
     assert trace.run["coverage"]["share"] == 1.0, "run.json has caught up"
 
 

@@ -72,6 +72,7 @@ def trace(writer: TraceWriter) -> Trace:
     for step in range(1, 9):
         for table in TABLES:
             writer.append(table, **_columns(table, step))
+        writer.commit()
         if step == 3:
             writer.flush()
     writer.close("finished")

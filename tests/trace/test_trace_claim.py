@@ -2,6 +2,8 @@ import pytest
 
 from imbdyn.trace import TraceWriter, open_trace
 
+PART = "part-0000-00000000-0a1b2c3d.parquet"
+
 
 def test_an_out_that_exists_is_never_overwritten(trace):
     with pytest.raises(FileExistsError, match=r"exists and is never overwritten: .* force=True \(--force\)"):
@@ -25,7 +27,7 @@ def test_an_empty_out_is_taken_and_parents_are_made(tmp_path):
 
 
 def test_force_replaces_a_trace_with_its_leftovers_and_leaves_other_files(trace):
-    (trace.path / "classes" / ".part-0000-000002.parquet.tmp").write_bytes(b"cut short")
+    (trace.path / "classes" / ".part-0000-00000002.parquet.tmp").write_bytes(b"cut short")
     (trace.path / "report.html").write_text("mine")
     TraceWriter(trace.path, force=True).close("finished")
     assert sorted(path.name for path in trace.path.iterdir()) == ["report.html", "run.json"]
@@ -33,16 +35,18 @@ def test_force_replaces_a_trace_with_its_leftovers_and_leaves_other_files(trace)
 
 def test_force_refuses_a_folder_that_is_not_a_trace(tmp_path):
     (tmp_path / "classes").mkdir()
-    (tmp_path / "classes" / "part-0000-000000.parquet").write_text("mine")
+    (tmp_path / "classes" / PART).write_text("mine")
     for content in (None, "{}", "not JSON"):
         if content is not None:
             (tmp_path / "run.json").write_text(content)
         with pytest.raises(FileExistsError, match="force removes nothing but a trace"):
             TraceWriter(tmp_path, force=True)
-        assert (tmp_path / "classes" / "part-0000-000000.parquet").read_text() == "mine"
+        assert (tmp_path / "classes" / PART).read_text() == "mine"
 
 
-@pytest.mark.parametrize("strange", ["notes.parquet", "xpart-0000-000000.parquet", "part-0000-000000.parquet.bak"])
+@pytest.mark.parametrize(
+    "strange", ["notes.parquet", "xpart-0000-00000000-0a1b2c3d.parquet", "part-0000-00000000-0a1b2c3d.parquet.bak"]
+)
 def test_force_removes_nothing_if_a_table_holds_a_strange_file(trace, strange):
     (trace.path / "steps" / strange).write_text("mine")
     before = sorted(trace.path.rglob("*"))
@@ -52,8 +56,8 @@ def test_force_removes_nothing_if_a_table_holds_a_strange_file(trace, strange):
 
 
 def test_force_removes_nothing_if_a_folder_has_the_name_of_a_part(trace):
-    (trace.path / "steps" / "part-0000-000009.parquet").mkdir()
-    with pytest.raises(FileExistsError, match=r"part-0000-000009\.parquet is no part of a trace"):
+    (trace.path / "steps" / "part-0000-00000009-0a1b2c3d.parquet").mkdir()
+    with pytest.raises(FileExistsError, match=r"part-0000-00000009-0a1b2c3d\.parquet is no part of a trace"):
         TraceWriter(trace.path, force=True)
     assert len(open_trace(trace.path).classes) == 32
 

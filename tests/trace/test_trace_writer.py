@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from imbdyn.trace import TraceWriter, open_trace
-from imbdyn.trace import writer as writer_module
+from imbdyn.trace._format import ROW_GROUP_CRC32, SEALS
 from imbdyn.trace.schema import SCHEMA_VERSION, TABLES
 
 KEY = {"step": 1, "split": "train", "class_id": [0, 1, 2]}
@@ -28,10 +28,13 @@ def test_every_table_comes_back_as_it_was_appended(trace, rows, table):
 @pytest.mark.parametrize("table", TABLES)
 def test_parts_have_the_schema_with_its_metadata_and_are_sorted_by_key(trace, rows, table):
     parts = sorted((trace.path / table).iterdir())
-    assert [part.name for part in parts] == ["part-0000-000000.parquet", "part-0000-000001.parquet"]
+    assert [part.name[:-17] for part in parts] == ["part-0000-00000000", "part-0000-00000001"]
     for part, steps in zip(parts, (range(1, 4), range(4, 9)), strict=True):
         written = pq.ParquetFile(part).read()
-        assert written.schema.equals(TABLES[table].schema(), check_metadata=True)
+        own = {SEALS: b"%d" % steps[-1], ROW_GROUP_CRC32: written.schema.metadata[ROW_GROUP_CRC32]}
+        assert written.schema.metadata == {**TABLES[table].schema().metadata, **own}
+        assert written.schema.remove_metadata().equals(TABLES[table].schema().remove_metadata())
+        assert [field.metadata for field in written.schema] == [field.metadata for field in TABLES[table].schema()]
         assert repr(written.to_pylist()) == repr(rows(table, steps))
         assert pq.ParquetFile(part).metadata.row_group(0).column(0).compression == "ZSTD"
 
@@ -102,28 +105,6 @@ def test_a_buffer_that_grows_keeps_its_rows(writer):
 def test_a_wrong_append_names_the_rule_and_adds_nothing(writer, table, columns, error, message):
     with pytest.raises(error, match=message):
         writer.append(table, **columns)
-    assert writer.waiting_rows == 0
-
-
-def test_maybe_flush_waits_for_the_clock(writer, monkeypatch):
-    now = writer_module.monotonic()
-    writer.append("classes", **KEY)
-    monkeypatch.setattr(writer_module, "monotonic", lambda: now + 9.9)
-    writer.maybe_flush()
-    assert writer.waiting_rows == 3
-    monkeypatch.setattr(writer_module, "monotonic", lambda: now + 10.1)
-    writer.maybe_flush()
-    assert writer.waiting_rows == 0
-
-
-def test_maybe_flush_does_not_wait_when_many_rows_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(writer_module, "FLUSH_ROWS", 6)
-    writer = TraceWriter(tmp_path / "run")
-    writer.append("classes", **KEY)
-    writer.maybe_flush()
-    assert writer.waiting_rows == 3
-    writer.append("class_features", **KEY, layer="fc")
-    writer.maybe_flush()
     assert writer.waiting_rows == 0
 
 
