@@ -29,6 +29,9 @@ from imbdyn.trace.schema import SCHEMA_VERSION
 #: A disk that took no rows is tried again after so many seconds.
 RETRY_SECONDS = 1.0
 
+#: A long run seals less often: after this part of the time that it has taken. Ten hours make some 500 parts a table.
+SEAL_SHARE = 0.01
+
 _STATUS = ("finished", "interrupted", "failed")
 
 
@@ -46,7 +49,7 @@ class TraceWriter:
         resume: go on with the trace that is in `out`, if there is one; `resume_after` must come before the first rows.
         rank: number of this process among those that write the run. Rank 0 claims the folder, the others join it.
         run_id: the same string for all ranks of the run, and no other run; needed if there are several.
-        flush_seconds: what was committed is sealed about this often.
+        flush_seconds: what was committed is sealed about this often, and in a long run after every hundredth of it.
         fsync_seconds: the journal is put on disk about this often: what a power cut may take.
 
     Raises: FileExistsError if `out` holds anything (with `force` or `resume`: anything but a trace), TraceError if the
@@ -336,6 +339,7 @@ class TraceWriter:
         """Sync and seal, until the writer is closed."""
         sync_at = monotonic() + self._fsync_seconds
         seal_at = monotonic() + self._flush_seconds
+        again_at = 0.0  # when what could not be sealed is tried again
         while True:
             self._wake.wait(max(0.0, min(sync_at, seal_at) - monotonic()))
             self._wake.clear()
@@ -346,9 +350,10 @@ class TraceWriter:
                 if now >= sync_at:
                     sync_at = now + self._fsync_seconds
                     self.sync()
-                if now >= seal_at or self._commits.waiting:
-                    seal_at = now + self._flush_seconds
-                    self._seal(everything=now >= seal_at - self._flush_seconds)
+                if now >= seal_at or (self._commits.waiting and now >= again_at):
+                    everything = now >= seal_at
+                    seal_at = now + max(self._flush_seconds, SEAL_SHARE * (now - self._started[1]))
+                    self._seal(everything=everything)
                 else:
                     with self._sealing:
                         self._write_run()
@@ -359,6 +364,7 @@ class TraceWriter:
                 return
             except Exception as error:  # raised in the training thread, which contains it
                 self._failure = error
+                again_at = monotonic() + RETRY_SECONDS
 
     def _seal(self, *, everything: bool) -> None:
         """Seal the closed segments, and with `everything` the current one too."""
