@@ -126,6 +126,11 @@ class TraceWriter:
         return self._commits.pressure()
 
     @property
+    def commits(self) -> int:
+        """How many commits the writer has taken; those that are still on their way to the disk are among them."""
+        return self._pending.record - 1
+
+    @property
     def resumes(self) -> bool:
         """Whether there is a trace to go on with, and `resume_after` has not come yet."""
         return self._resume_from is not None
