@@ -79,6 +79,8 @@ class TraceWriter:
     ) -> None:
         if not 0 <= rank <= MAX_RANK:
             raise ValueError(f"rank must be 0 to {MAX_RANK}, got {rank}")
+        if force and resume:
+            raise ValueError("force replaces the trace that resume goes on with: give one of them")
         if rank and run_id is None:
             raise ValueError(f"rank {rank} needs the run_id of rank 0, to know its folder")
         self.path = Path(out).absolute()
