@@ -1,7 +1,9 @@
-"""Ctrl-C in the middle of recording a step: what earlier steps have left is in the trace, and nothing comes twice."""
+"""Ctrl-C in the middle of recording a step, and processes that are forked: nothing is lost, and nothing comes twice."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -73,3 +75,41 @@ def test_an_interrupt_while_a_step_is_recorded_takes_nothing_of_the_steps_before
 
 def test_names_that_repeat_are_encoded_once() -> None:
     assert tables._repeated(("a", "b"), 3) is tables._repeated(("a", "b"), 3)
+
+
+FORKED = """
+import os, sys, warnings, torch, torch.nn as nn, torch.nn.functional as F, imbdyn
+model = nn.Linear(4, 3)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+monitor = imbdyn.Monitor(model, optimizer, 3, sys.argv[1], interval=1)
+def step():
+    y = torch.tensor([0, 1, 2])
+    with monitor.batch(y):
+        F.cross_entropy(model(torch.randn(3, 4)), y).backward()
+    optimizer.step()
+torch.set_num_threads(1)
+step()
+child = os.fork()
+if child == 0:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        step()
+        step()
+    print(*[warning.message for warning in caught], sep="\\n", flush=True)
+    sys.exit(0)  # runs what is registered for the end of the interpreter
+os.waitpid(child, 0)
+step()
+"""
+
+
+def test_a_forked_process_that_trains_on_is_told_and_leaves_the_trace_to_its_parent(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, str(tmp_path / "run")], capture_output=True, text=True, timeout=120, check=True
+    )
+    warned = done.stdout.splitlines()
+    assert warned
+    assert all("this process was forked from the one that writes" in line for line in warned)
+    assert done.stderr == ""
+    trace = open_trace(tmp_path / "run")
+    assert trace.run["status"] == "finished"
+    assert trace.steps["step"].tolist() == [1, 2]
