@@ -87,6 +87,7 @@ def step():
     with monitor.batch(y):
         F.cross_entropy(model(torch.randn(3, 4)), y).backward()
     optimizer.step()
+    optimizer.zero_grad()
 torch.set_num_threads(1)
 step()
 child = os.fork()
