@@ -70,6 +70,8 @@ class TraceWriter:
     ) -> None:
         if not 0 <= rank <= MAX_RANK:
             raise ValueError(f"rank must be 0 to {MAX_RANK}, got {rank}")
+        if force and resume:
+            raise ValueError("force replaces the trace that resume goes on with: give one of them")
         if rank and run_id is None:
             raise ValueError(f"rank {rank} needs the run_id of rank 0, to know its folder")
         self._rank = rank
@@ -127,6 +129,11 @@ class TraceWriter:
     def pressure(self) -> str | None:
         """Why the writer asks for fewer rows, in one sentence; None if it takes as many as come."""
         return self._commits.pressure()
+
+    @property
+    def commits(self) -> int:
+        """How many commits the writer has taken; those that are still on their way to the disk are among them."""
+        return self._pending.record - 1
 
     @property
     def resumes(self) -> bool:
