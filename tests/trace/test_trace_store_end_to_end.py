@@ -1,7 +1,9 @@
 """A Monitor and the command line with a store for `out`, read back by open_trace."""
 
 import json
+import threading
 from pathlib import Path
+from time import sleep
 
 import pandas as pd
 import pytest
@@ -13,7 +15,7 @@ from torch import nn
 from imbdyn import Monitor, open_trace
 from imbdyn.cli import main
 from imbdyn.monitor.problems import ImbdynWarning
-from imbdyn.trace import _upload
+from imbdyn.trace import TraceWriter, _upload
 from imbdyn.trace._resend import send_staged
 from imbdyn.trace._staging import staged
 from imbdyn.trace.schema import TABLES
@@ -103,3 +105,25 @@ def test_the_command_line_trains_into_a_store(s3, request, tmp_path):
     assert "exists and is not overwritten" in again.output
     kept = CliRunner().invoke(main, ["run", str(config), "--out", out, "--resume"])
     assert "Finished and kept: balanced, imbalanced, scarce." in kept.stderr
+
+
+def test_a_run_json_that_is_replaced_while_it_is_read_is_read_again(uri):
+    writer = TraceWriter(uri)
+    stop = threading.Event()
+
+    def change() -> None:
+        size = 0
+        while not stop.is_set():
+            size = (size + 7919) % 60_000  # longer and shorter than the one before
+            writer.update_run(note="x" * size)
+            sleep(0.002)
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    try:
+        for _ in range(30):
+            assert open_trace(uri).run["status"] == "running"
+    finally:
+        stop.set()
+        changing.join()
+    writer.close("finished")

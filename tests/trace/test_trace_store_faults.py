@@ -47,7 +47,7 @@ def steps_at(uri: str, table: str = "steps") -> list[int]:
 
 
 def run_at(uri: str) -> dict[str, object]:
-    return dict(json.loads(Remote(uri).read("run.json") or b"{}"))
+    return dict(json.loads(Remote(uri).read_record("run.json") or b"{}"))
 
 
 def wait_until(holds, seconds: float = 10.0) -> None:
@@ -371,7 +371,7 @@ def test_credentials_in_the_uri_are_in_no_file(s3, request, tmp_path, monkeypatc
     assert not [path for path in files if b"SECRET" in path.read_bytes() or "SECRET" in str(path)]
     assert "SECRET" not in str(caught.value)
     send_staged(writer.path)
-    assert b"SECRET" not in (Remote(uri).read("run.json") or b"")
+    assert b"SECRET" not in (Remote(uri).read_record("run.json") or b"")
 
 
 def test_a_run_is_resumed_on_another_machine(uri, tmp_path, monkeypatch):
