@@ -79,9 +79,9 @@ class Part:
         """The bytes [start, stop) of each row group."""
         return row_group_ranges(self.metadata)
 
-    def fragment(self, format: ds.ParquetFileFormat, groups: Sequence[int], run: str | None) -> ds.Fragment:
-        """Return row groups as a fragment of a dataset, nothing of which was checked but the footer."""
-        return format.make_fragment(self.path, self.filesystem, _run_is(run), row_groups=groups)
+    def fragment(self, format: ds.ParquetFileFormat, run: str | None) -> ds.Fragment:
+        """Return the part as a fragment of a dataset, nothing of which was checked but the footer."""
+        return format.make_fragment(self.path, self.filesystem, _run_is(run))
 
     def groups(self, filter: ds.Expression | None, run: str | None) -> list[int]:
         """Return the row groups that may hold rows for which `filter` is true, from the statistics in the footer."""

@@ -44,15 +44,12 @@ class Piece:
         """Return the wanted rows of a row group. Raises: as Part.read_group."""
         return self.part.read_group(group, columns, self._condition(filter), run)
 
-    def split(self) -> tuple[list[int], list[int]]:
-        """Return the row groups of which every row counts, and those of which perhaps some do."""
-        groups = list(range(self.part.metadata.num_row_groups))
-        if self.limit is None:
-            return groups, []
-        steps = {group: self.part.steps(group) for group in groups}
-        whole = [group for group, span in steps.items() if span is not None and span[1] <= self.limit]
-        mixed = [group for group, span in steps.items() if span is None or span[0] <= self.limit < span[1]]
-        return whole, mixed
+    def is_whole(self) -> bool:
+        """Tell whether every row counts."""
+        return self.limit is None or all(
+            steps is not None and steps[1] <= self.limit
+            for steps in map(self.part.steps, range(self.part.metadata.num_row_groups))
+        )
 
     def _condition(self, filter: ds.Expression | None) -> ds.Expression | None:
         """Return `filter` and the limit as one condition."""
