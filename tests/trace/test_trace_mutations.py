@@ -9,6 +9,7 @@ import pytest
 
 from imbdyn.trace import TraceDamage, TraceError, open_trace
 from imbdyn.trace import _snapshot as snapshot_module
+from imbdyn.trace._segments import parse_segment
 
 TABLES = ("steps", "classes")
 
@@ -73,13 +74,19 @@ def test_the_whole_trace_is_read(run):
 def test_of_a_journal_cut_at_any_byte_the_whole_commits_are_read(run):
     path = run / "_journal" / "0000-00000001.journal"
     whole = path.read_bytes()
-    last = len(handmade.records_of(16, [rows_at(16)])[1])
-    for length in range(len(whole) - last - 30, len(whole)):
+    records = handmade.records_of(15, [rows_at(15), rows_at(16)])
+    ends = [8 + sum(map(len, records[: count + 1])) for count in range(3)]
+    assert ends[2] == len(whole)
+    for length in range(len(whole)):
+        segment = parse_segment(whole[:length])
+        assert len(segment.commits) == sum(length >= end for end in ends[1:])
+        assert (segment.problem is None) == (length in (0, 8, *ends))
+    for length in (0, 1, 8, 9, 15, 16, ends[0], ends[1] - 1, ends[1], ends[1] + 1, ends[1] + 8, ends[2] - 1):
         path.write_bytes(whole[:length])
         found, told = read(run)
-        commits = 14 + (length >= len(whole) - last)
+        commits = 14 + (length >= ends[1])
         assert [row["step"] for row in found["steps"]] == list(range(1, commits + 1))
-        assert len(told) == (length != len(whole) - last)
+        assert len(told) == (length not in (0, 8, *ends))
         assert all("0000-00000001.journal" in message for message in told)
 
 

@@ -16,14 +16,14 @@ folder = sys.argv[1] + "/classes"
 import pandas, polars, duckdb
 frames = [
     pandas.read_parquet(folder),
-    polars.read_parquet(folder + "/*.parquet").to_pandas(use_pyarrow_extension_array=False),
+    polars.read_parquet(folder + "/*.parquet").to_pandas(),
     polars.scan_parquet(folder).filter(polars.col("step") >= 0).collect().to_pandas(),
     duckdb.sql(f"select * from '{folder}/*.parquet'").df(),
 ]
 for frame in frames:
     frame = frame.sort_values(["step", "class_id"])
     print(frame["step"].tolist(), frame["split"].tolist(), frame["loss"].isna().sum(), frame["loss"].sum())
-(mean,) = duckdb.sql(f"select avg(loss) from '{folder}/*.parquet' where class_id = 1").fetchone()
+((mean,),) = duckdb.sql(f"select avg(loss) from '{folder}/*.parquet' where class_id = 1").fetchall()
 print(mean)
 assert not [name for name in sys.modules if name.startswith("imbdyn")]
 """
