@@ -17,7 +17,7 @@ import pandas, polars, duckdb
 frames = [
     pandas.read_parquet(folder),
     polars.read_parquet(folder + "/*.parquet").to_pandas(),
-    polars.scan_parquet(folder).filter(polars.col("step") >= 0).collect().to_pandas(),
+    polars.scan_parquet(folder + "/*.parquet").filter(polars.col("step") >= 0).collect().to_pandas(),
     duckdb.sql(f"select * from '{folder}/*.parquet'").df(),
 ]
 for frame in frames:
