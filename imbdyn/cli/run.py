@@ -20,19 +20,17 @@ if TYPE_CHECKING:
 @click.argument("experiment", metavar="[PRESET | CONFIG.toml]", default="default")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
+    default="runs",
     show_default=True,
-    help="Folder of the traces; they go to OUT/NAME-seedN/{balanced,imbalanced,scarce}.",
+    help="Folder of the traces, or the URI of one (s3://, gs://, hdfs://); "
+    "they go to OUT/NAME-seedN/{balanced,imbalanced,scarce}.",
 )
 @click.option("--seed", type=int, help="Seed of the rare classes, samples and weights.  [default: the preset's]")
 @click.option("--force", is_flag=True, help="Replace the traces that exist.")
 @click.option("--resume", is_flag=True, help="Keep the runs that are finished, go on with the others.")
 @click.option("--quiet", is_flag=True, help="No progress bars and no notes.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
-def command(
-    experiment: str, out: Path, seed: int | None, force: bool, resume: bool, quiet: bool, as_json: bool
-) -> None:
+def command(experiment: str, out: str, seed: int | None, force: bool, resume: bool, quiet: bool, as_json: bool) -> None:
     """Train a small network three times and measure what each class does to it.
 
     On balanced data, on imbalanced data, and, to tell imbalance from scarcity, on balanced data as scarce as the rare
@@ -42,6 +40,7 @@ def command(
     from imbdyn.experiments.data import MissingDataError, load_digits
     from imbdyn.experiments.run import ExistingRunError, directory, plan, unfinished
     from imbdyn.trace import TraceError, open_trace
+    from imbdyn.trace._store import below, shown
 
     if force and resume:
         raise UserError("--force replaces what --resume keeps: give one of them")
@@ -52,7 +51,7 @@ def command(
         data = load_digits(config.data.test_share, config.seed)
         runs, folder = plan(config, data), directory(out, config)
         todo = unfinished(runs, folder, resume=resume, force=force)
-    except (ConfigError, MissingDataError, ExistingRunError) as error:
+    except (ConfigError, MissingDataError, ExistingRunError, TraceError, OSError) as error:
         raise UserError(str(error)) from error
 
     if resume and not quiet:
@@ -60,26 +59,27 @@ def command(
     try:
         _train(todo, data, folder, force=force, resume=resume, quiet=quiet)
     except KeyboardInterrupt:
-        _note_interrupted([folder / run.name for run in runs])
+        _note_interrupted([below(folder, run.name) for run in runs])
         raise click.exceptions.Exit(130) from None
     except OSError as error:  # the folder cannot be made or replaced; later failures are the Monitor's to survive
         reason = f"{error.filename} cannot be written: {error.strerror}" if error.strerror else str(error)
         raise UserError(reason) from error
     try:
-        traces = [open_trace(folder / run.name) for run in runs]
+        traces = [open_trace(below(folder, run.name)) for run in runs]
     except TraceError as error:
         raise UserError(str(error)) from error
     print_report(traces, as_json=as_json)
     if not quiet:
-        click.echo(f"\nThe traces are in {folder}.", err=True)
+        click.echo(f"\nThe traces are in {shown(folder)}.", err=True)
 
 
-def _train(runs: list[Run], data: ImageData, folder: Path, *, force: bool, resume: bool, quiet: bool) -> None:
+def _train(runs: list[Run], data: ImageData, folder: str | Path, *, force: bool, resume: bool, quiet: bool) -> None:
     """Train the runs one after the other, with a progress bar each on a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from imbdyn.experiments.train import epochs_done, train
+    from imbdyn.trace._store import below
 
     console = Console(stderr=True)
     bars = Progress(
@@ -94,17 +94,18 @@ def _train(runs: list[Run], data: ImageData, folder: Path, *, force: bool, resum
     with bars:
         for run in runs:
             task = bars.add_task(run.name, total=run.config.train.epochs)
-            out = folder / run.name
+            out = below(folder, run.name)
             if resume:
                 bars.advance(task, epochs_done(run, out))
             train(run, data, out, force=force, resume=resume, on_epoch=partial(bars.advance, task))
 
 
-def _note_resumed(runs: list[Run], todo: list[Run], folder: Path) -> None:
+def _note_resumed(runs: list[Run], todo: list[Run], folder: str | Path) -> None:
     from imbdyn.experiments.train import epochs_done
+    from imbdyn.trace._store import below
 
     kept = [run.name for run in runs if run not in todo]
-    done = {run.name: epochs_done(run, folder / run.name) for run in todo}
+    done = {run.name: epochs_done(run, below(folder, run.name)) for run in todo}
     further = [f"{name} (after epoch {epochs})" for name, epochs in done.items() if epochs]
     again = [name for name, epochs in done.items() if not epochs]
     click.echo(
@@ -114,8 +115,10 @@ def _note_resumed(runs: list[Run], todo: list[Run], folder: Path) -> None:
     )
 
 
-def _note_interrupted(paths: list[Path]) -> None:
-    written = [str(path) for path in paths if (path / "run.json").exists()]
+def _note_interrupted(places: list[str | Path]) -> None:
+    from imbdyn.trace._store import below, exists, shown
+
+    written = [shown(place) for place in places if exists(below(place, "run.json"))]
     click.echo(
         f"Interrupted. These traces can be read: {', '.join(written) or 'none'}. "
         "The same command with --resume does what is missing.",

@@ -10,22 +10,29 @@ from typing import Any
 import torch
 
 from imbdyn.trace._files import whole_file
+from imbdyn.trace._staging import staged_beside
+from imbdyn.trace._store import filesystem_of, is_remote
 
 
 class Checkpoint:
     """One file beside the trace of a run, replaced whole after each epoch and removed when the run has ended.
 
     Args:
-        out: folder of the trace.
+        out: folder of the trace, or its URI: then the checkpoint is where the trace waits to be sent.
         run: the run's configuration; a checkpoint of another one is not this run's.
     """
 
-    def __init__(self, out: Path, run: Mapping[str, Any]) -> None:
-        self.path = out.with_name(f"{out.name}.checkpoint.pt")
+    def __init__(self, out: str | Path, run: Mapping[str, Any]) -> None:
+        if is_remote(out):
+            self.path = staged_beside(str(out), "checkpoint.pt")
+        else:
+            folder = Path(filesystem_of(out)[1])
+            self.path = folder.with_name(f"{folder.name}.checkpoint.pt")
         self._run = dict(run)
 
     def save(self, **state: Any) -> None:
         """Replace the checkpoint; it is on disk when this returns."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(self.path) as file:
             torch.save({"run": self._run, **state}, file)
 

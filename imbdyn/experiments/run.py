@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 from imbdyn.experiments import profiles
 from imbdyn.experiments.config import ConfigError, ExperimentConfig
 from imbdyn.experiments.data import ImageData
 from imbdyn.experiments.train import Run
+from imbdyn.trace import TraceError
+from imbdyn.trace._run_folder import read_run
+from imbdyn.trace._store import below, exists, shown
 
 #: The runs in the order in which they are trained and shown.
 RUN_NAMES = ("balanced", "imbalanced", "scarce")
@@ -37,12 +40,12 @@ def plan(config: ExperimentConfig, data: ImageData) -> list[Run]:
     return [Run(name, config, by_name[name], rare) for name in RUN_NAMES]
 
 
-def directory(out: Path, config: ExperimentConfig) -> Path:
-    """Return where an experiment's traces go: a directory for each name and seed."""
-    return out / f"{config.name}-seed{config.seed}"
+def directory(out: str | Path, config: ExperimentConfig) -> str | Path:
+    """Return where an experiment's traces go, below a path or a URI: a directory for each name and seed."""
+    return below(out, f"{config.name}-seed{config.seed}")
 
 
-def unfinished(runs: list[Run], folder: Path, *, resume: bool, force: bool) -> list[Run]:
+def unfinished(runs: list[Run], folder: str | Path, *, resume: bool, force: bool) -> list[Run]:
     """Return the runs that are to be trained, given what `folder` already holds.
 
     With `force` all of them. With `resume` those whose trace does not say "finished": `train` goes on with them after
@@ -50,33 +53,33 @@ def unfinished(runs: list[Run], folder: Path, *, resume: bool, force: bool) -> l
 
     Raises:
         ExistingRunError: if a trace exists and neither is set, or a finished one has another configuration.
+        TraceError: for a URI that cannot be understood. OSError: if a store does not answer.
     """
-    existing = [run for run in runs if (folder / run.name).exists()]
+    existing = [run for run in runs if exists(below(folder, run.name))]
     if force or not existing:
         return runs
     if not resume:
         raise ExistingRunError(
-            f"{folder / existing[0].name} exists and is not overwritten: --resume keeps what is finished, "
+            f"{shown(below(folder, existing[0].name))} exists and is not overwritten: --resume keeps what is finished, "
             "--force replaces it"
         )
     finished = []
     for run in existing:
-        record = _record(folder / run.name)
+        record = _record(below(folder, run.name))
         if record.get("status") != "finished":
             continue
         if record.get("config") != run.as_dict():
             raise ExistingRunError(
-                f"{folder / run.name} was made with another configuration, so it cannot be resumed: "
+                f"{shown(below(folder, run.name))} was made with another configuration, so it cannot be resumed: "
                 "--force replaces it, --out puts the new one elsewhere"
             )
         finished.append(run.name)
     return [run for run in runs if run.name not in finished]
 
 
-def _record(path: Path) -> dict[str, object]:
+def _record(place: str | Path) -> dict[str, Any]:
     """Return a trace's run.json, empty if a crash left none that can be read."""
     try:
-        record = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_run(place)
+    except TraceError:
         return {}
-    return record if isinstance(record, dict) else {}

@@ -44,7 +44,7 @@ class Run:
 
 
 def train(
-    run: Run, data: ImageData, out: Path, *, force: bool, resume: bool = False, on_epoch: Callable[[], None]
+    run: Run, data: ImageData, out: str | Path, *, force: bool, resume: bool = False, on_epoch: Callable[[], None]
 ) -> None:
     """Train `run` and write its trace to `out`; `on_epoch` is called after each epoch.
 
@@ -115,7 +115,7 @@ def train(
     checkpoint.remove()
 
 
-def epochs_done(run: Run, out: Path) -> int:
+def epochs_done(run: Run, out: str | Path) -> int:
     """Return after how many epochs `train` would go on with `run`; 0 if it would start."""
     saved = Checkpoint(out, run.as_dict()).load()
     return 0 if saved is None else int(saved["epoch"])

@@ -55,7 +55,8 @@ class Monitor:
         model: any module whose output is logits [N, C], or has them as `.logits`.
         optimizer: its steps are the steps of the trace. LBFGS, which runs the model inside a step, is refused.
         num_classes: C, at least 2.
-        out: folder of the trace; must not exist or be empty, unless `force`.
+        out: folder of the trace; must not exist or be empty, unless `force`. Or a URI (s3://, gs://, hdfs://): what is
+            not sent yet waits on this machine, in the folder that run.json names under "staging".
         budget: share of training time that the instrument may take; it chooses how many steps it samples by that.
         interval: sample every k-th step instead (and the first), whatever it costs.
         class_names: C names, for people.
@@ -72,7 +73,7 @@ class Monitor:
     Raises:
         ValueError: for arguments that do not fit the model, or a model that has a Monitor already.
         FileExistsError: if `out` exists and `force` is not set.
-        OSError: if `out` cannot be written.
+        OSError: if `out` cannot be written, or its store does not answer.
     """
 
     def __init__(

@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 from pyarrow import fs
 
+from imbdyn.trace._format import run_crc32_holds
+from imbdyn.trace._run_folder import read_record
 from imbdyn.trace._store import filesystem_of, public_uri
 
 #: What a store may raise: pyarrow's errors of networks and permissions, and of answers that make no sense.
@@ -18,8 +20,6 @@ STORE_ERRORS = (OSError, ValueError, pa.ArrowException)
 _CHUNK = 4 << 20
 #: So many of the last bytes of a file are read back: most parts whole, and of the largest the footer.
 _CONFIRMED_BYTES = 256 << 10
-#: A run.json is not larger than this.
-_MAX_RUN_BYTES = 64 << 20
 #: Filesystems in which a file appears whole, when its upload is complete, and folders are but names.
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 
@@ -45,13 +45,18 @@ class Remote:
         found = self._filesystem.get_file_info(fs.FileSelector(self._root, allow_not_found=True, recursive=True))
         return {info.path[len(self._root) + 1 :]: info.size for info in found if info.type == fs.FileType.File}
 
-    def read(self, name: str) -> bytes | None:
-        """Return a small file; None if there is none."""
+    def read_record(self, name: str) -> bytes | None:
+        """Return run.json, or what a rank has to say of itself; None if there is none.
+
+        Raises: OSError if it is damaged.
+        """
         try:
-            with self._filesystem.open_input_stream(f"{self._root}/{name}") as file:
-                return bytes(file.read(_MAX_RUN_BYTES))
+            encoded = read_record(self._filesystem, f"{self._root}/{name}")
         except FileNotFoundError:
             return None
+        if not run_crc32_holds(encoded):
+            raise OSError(f"{self.place}/{name} is damaged: its crc32 is another")
+        return encoded
 
     def fetch(self, name: str, target: Path) -> None:
         """Copy a file to `target`, which must not exist."""
@@ -102,9 +107,5 @@ class Remote:
 
 
 def field_of(encoded: bytes | None, name: str) -> Any:
-    """Return a field of an encoded run.json; None if that is absent, damaged, or has no such field."""
-    try:
-        run = json.loads(encoded or b"{}")
-    except (ValueError, RecursionError):
-        return None
-    return run.get(name) if isinstance(run, dict) else None
+    """Return a field of a run.json whose checksum holds; None if there is no run.json, or no such field."""
+    return None if encoded is None else json.loads(encoded).get(name)

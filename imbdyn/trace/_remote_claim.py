@@ -69,7 +69,7 @@ def await_claim(remote: Remote, run_id: str, seconds: float = CLAIM_SECONDS) -> 
     """
     end = monotonic() + seconds
     while True:
-        run = remote.read(RUN_FILE)
+        run = remote.read_record(RUN_FILE)
         claim = field_of(run, CLAIM)
         if run is not None and claim == run_id:
             return run
@@ -83,7 +83,7 @@ def await_claim(remote: Remote, run_id: str, seconds: float = CLAIM_SECONDS) -> 
 
 def check_place(remote: Remote, run_id: str) -> None:
     """Raise LostClaimError if the place is another run's now, OSError if its run.json is gone."""
-    run = remote.read(RUN_FILE)
+    run = remote.read_record(RUN_FILE)
     if run is None:
         raise OSError(f"{remote.place}/{RUN_FILE} is gone")
     if field_of(run, CLAIM) != run_id:

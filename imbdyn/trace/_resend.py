@@ -49,7 +49,7 @@ def send_staged(folder: Path, remote: Remote | None = None) -> list[str]:
     remote = remote or Remote(run["out"])
     with held(folder):
         recover(folder)
-        there = _trying(remote, remote.read, RUN_FILE)
+        there = _trying(remote, remote.read_record, RUN_FILE)
         if there is not None and field_of(there, CLAIM) != run[CLAIM]:
             raise LostClaimError(f"{folder} is not sent to {remote.place}, which another run has claimed since")
         # run.json comes last: if it says that the run has finished, then all parts are there
@@ -68,7 +68,7 @@ def _send_missing(remote: Remote, folder: Path, part: str) -> bool:
 
 def _send_record(remote: Remote, folder: Path, name: str) -> bool:
     encoded = (folder / name).read_bytes()
-    if remote.read(name) == encoded:
+    if remote.read_record(name) == encoded:
         return False
     remote.write(name, BytesIO(encoded))
     return True

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePath, PurePosixPath
+from time import sleep
 from typing import Any
 
 from pyarrow import fs
@@ -18,6 +19,8 @@ from imbdyn.trace.schema import SCHEMA_VERSION
 
 #: Bytes of a run.json that are taken into memory.
 MAX_RUN_BYTES = 64 << 20
+#: Seconds between two looks at a run.json that may be in the course of being replaced.
+_WAITS = (0.05, 0.2, 0.8)
 
 
 class RunFolder:
@@ -48,8 +51,7 @@ class RunFolder:
             this imbdyn's; OSError if the store does not answer.
         """
         try:
-            with self.filesystem.open_input_stream(f"{self.root}/{RUN_FILE}") as file:
-                encoded = file.read(MAX_RUN_BYTES + 1)
+            encoded = read_record(self.filesystem, f"{self.root}/{RUN_FILE}")
         except (FileNotFoundError, NotADirectoryError):
             raise TraceError(self._why_no_trace()) from None
         return parse_run(encoded, self.place)
@@ -66,6 +68,21 @@ class RunFolder:
         if runs:
             return f"{self.place} is not a trace but holds {len(runs)}: {', '.join(runs)}; name one of them"
         return f"{self.place} is not a trace: it has no {RUN_FILE}"
+
+
+def read_record(filesystem: fs.FileSystem, path: str) -> bytes:
+    """Return run.json, or what a rank has to say of itself: at most one byte more than MAX_RUN_BYTES.
+
+    A store is asked again a few times if the checksum does not hold: pyarrow asks for size and content one after the
+    other, and the file may have been replaced in between. Raises: FileNotFoundError, OSError.
+    """
+    for wait in (*_WAITS, None):
+        with filesystem.open_input_stream(path) as file:
+            encoded = bytes(file.read(MAX_RUN_BYTES + 1))
+        if wait is None or filesystem.type_name == "local" or run_crc32_holds(encoded):
+            break
+        sleep(wait)
+    return encoded
 
 
 def read_run(place: str | os.PathLike[str]) -> dict[str, Any]:

@@ -29,6 +29,11 @@ def staging_folder(uri: str, run_id: str, rank: int) -> Path:
     return staging_root() / f"{_hash(public_uri(uri))}-{_hash(run_id)}-{rank:04d}"
 
 
+def staged_beside(uri: str, name: str) -> Path:
+    """Return the path of a file that belongs to a run at `uri` but not into its trace, and stays on this machine."""
+    return staging_root() / f"{_hash(public_uri(uri))}.{name}"
+
+
 def staged(uri: str) -> list[Path]:
     """Return the staging folders on this machine in which something waits for `uri`, of all its runs and ranks."""
     return sorted(path for path in staging_root().glob(f"{_hash(public_uri(uri))}-*") if path.is_dir())

@@ -58,6 +58,25 @@ def filesystem_of(place: str | os.PathLike[str], attempts: int | None = None) ->
         raise TraceError(f"{public_uri(text)} cannot be opened: {_without_secrets(text, str(error))}") from None
 
 
+def below(place: str | os.PathLike[str], name: str) -> str | Path:
+    """Return the place of that name in the folder `place`, which is a path or a URI."""
+    if not is_uri(place):
+        return Path(place, name)
+    parts = urlsplit(str(place))
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{quote(name)}"))
+
+
+def exists(place: str | os.PathLike[str]) -> bool:
+    """Whether anything is at `place`, a path or a URI. Raises: as filesystem_of; OSError if a store does not answer."""
+    filesystem, path = filesystem_of(place)
+    return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
+
+
+def shown(place: str | os.PathLike[str]) -> str:
+    """Return what messages call `place`: a path as it is, a URI without its secrets."""
+    return public_uri(str(place)) if is_uri(place) else os.fspath(place)
+
+
 def public_uri(uri: str) -> str:
     """Return `uri` without what may be secret: user, password, fragment and every option not known to be harmless.
 

@@ -151,7 +151,7 @@ class Uploader:
     def _prepare(self, uri: str, *, resume: bool) -> None:
         """Make the staging folder; of a run that goes on, with run.json and the last part of each table."""
         if self._rank == 0 and resume:
-            claim = field_of(self._remote.read(RUN_FILE), CLAIM)
+            claim = field_of(self._remote.read_record(RUN_FILE), CLAIM)
             for leftover in (folder for folder in staged(uri) if claim_of(folder) == claim):
                 send_staged(leftover, self._remote)
         self._hold.enter_context(held(self.folder))
@@ -162,11 +162,13 @@ class Uploader:
             )
         self._staging_is_new = True
         if self._rank:
-            run = await_claim(self._remote, self._run_id)
+            run: bytes | None = await_claim(self._remote, self._run_id)
         elif resume:
-            run = self._remote.read(RUN_FILE) or b""
+            run = self._remote.read_record(RUN_FILE)
         else:
             return
+        if run is None:
+            raise OSError(f"{self._remote.place}/{RUN_FILE} has just been removed")
         self.folder.mkdir(parents=True)
         for (table, rank), name in newest_parts(self._remote.files()).items():
             # Rank 0 says for all ranks where the tables of the run that goes on end.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from object_store import S3, s3_server
 
-from imbdyn.trace import Trace, TraceWriter, open_trace
+from imbdyn.trace import Trace, TraceWriter, _resend, _store, _upload, open_trace
 from imbdyn.trace.schema import TABLES
 
 #: Out of order on purpose, with what CSV and spreadsheets trip over.
@@ -77,3 +78,35 @@ def trace(writer: TraceWriter) -> Trace:
             writer.flush()
     writer.close("finished")
     return open_trace(writer.path)
+
+
+@pytest.fixture(scope="session")
+def s3_server_of_session() -> Iterator[S3]:
+    pytest.importorskip("moto", reason="the S3 server is in the extra test")
+    with s3_server() as s3:
+        yield s3
+
+
+@pytest.fixture
+def s3(s3_server_of_session, tmp_path, monkeypatch) -> Iterator[S3]:
+    """The server without a fault, a local staging root, and short waits."""
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-the-environment")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-the-environment")
+    monkeypatch.setenv("IMBDYN_STAGING", str(tmp_path / "staging"))
+    monkeypatch.setattr(_store, "REQUEST_ATTEMPTS", 1)
+    monkeypatch.setattr(_store, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(_upload, "FIRST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(_upload, "LONGEST_WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(_upload, "CLOSE_SECONDS", 20.0)
+    monkeypatch.setattr(_resend, "FIRST_WAIT_SECONDS", 0.01)
+    server = s3_server_of_session
+    server.requests.clear()
+    server.in_upload.clear()
+    yield server
+    server.recover()
+
+
+@pytest.fixture
+def uri(s3, request) -> str:
+    return s3.uri(f"bucket/{request.node.name.replace('[', '-').rstrip(']')}")

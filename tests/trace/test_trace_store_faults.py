@@ -10,55 +10,21 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic, sleep
 
 import pyarrow.dataset as ds
 import pytest
-from object_store import S3, s3_server
 
-from imbdyn.trace import TraceWriter, _resend, _store, _upload
+from imbdyn.trace import TraceWriter, _upload
 from imbdyn.trace._remote import Remote
 from imbdyn.trace._resend import send_staged
 from imbdyn.trace._staging import parts_in, staged
 from imbdyn.trace._store import filesystem_of
 from imbdyn.trace._upload import UnsentError
 
-pytest.importorskip("moto", reason="the S3 server of the tests, in the extra test")
-
 #: A commit waits for no network: the slowest fault below takes a second and more, a commit a fraction of a millisecond.
 LONGEST_COMMIT = 0.25
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_server() as s3:
-        yield s3
-
-
-@pytest.fixture
-def s3(server, tmp_path, monkeypatch) -> Iterator[S3]:
-    """The server without a fault, a local staging root, and short waits."""
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-the-environment")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-the-environment")
-    monkeypatch.setenv("IMBDYN_STAGING", str(tmp_path / "staging"))
-    monkeypatch.setattr(_store, "REQUEST_ATTEMPTS", 1)
-    monkeypatch.setattr(_store, "ANSWER_SECONDS", 2.0)
-    monkeypatch.setattr(_upload, "FIRST_WAIT_SECONDS", 0.05)
-    monkeypatch.setattr(_upload, "LONGEST_WAIT_SECONDS", 0.1)
-    monkeypatch.setattr(_upload, "CLOSE_SECONDS", 20.0)
-    monkeypatch.setattr(_resend, "FIRST_WAIT_SECONDS", 0.01)
-    server.requests.clear()
-    server.in_upload.clear()
-    yield server
-    server.recover()
-
-
-@pytest.fixture
-def uri(s3, request) -> str:
-    return s3.uri(f"bucket/{request.node.name.replace('[', '-').rstrip(']')}")
 
 
 def train(writer: TraceWriter, steps: range) -> float:
@@ -81,7 +47,7 @@ def steps_at(uri: str, table: str = "steps") -> list[int]:
 
 
 def run_at(uri: str) -> dict[str, object]:
-    return dict(json.loads(Remote(uri).read("run.json") or b"{}"))
+    return dict(json.loads(Remote(uri).read_record("run.json") or b"{}"))
 
 
 def wait_until(holds, seconds: float = 10.0) -> None:
@@ -405,7 +371,7 @@ def test_credentials_in_the_uri_are_in_no_file(s3, request, tmp_path, monkeypatc
     assert not [path for path in files if b"SECRET" in path.read_bytes() or "SECRET" in str(path)]
     assert "SECRET" not in str(caught.value)
     send_staged(writer.path)
-    assert b"SECRET" not in (Remote(uri).read("run.json") or b"")
+    assert b"SECRET" not in (Remote(uri).read_record("run.json") or b"")
 
 
 def test_a_run_is_resumed_on_another_machine(uri, tmp_path, monkeypatch):
