@@ -1,10 +1,10 @@
 """What does the trace cost, beside TensorBoard's SummaryWriter and W&B offline?
 
 One step's values are handed over again and again: those of a model with 10 classes and 8 layers that is read in full,
-and 30,000 values (5,000 rows of six numbers). Timed is the training thread: from the first call of a step until the last
-has returned, which for imbdyn means that the step is in the journal. TensorBoard and W&B get a scalar a value, the only
-form in which they can be asked for one again. The ways are timed in turn, so that their ratios hold on a noisy machine;
-medians are shown.
+and 30,000 values (5,000 rows of six numbers). Timed is the training thread: from the first call of a step until the
+last has returned, which for imbdyn means that the step is in the journal. TensorBoard and W&B get a scalar a value, the
+only form in which they can be asked for one again. The ways are timed in turn, so that their ratios hold on a noisy
+machine; medians are shown.
 
 Then 2,000 steps of the model are written and closed, and the trace's bytes on disk are set against the raw values: 8
 bytes a number, 4 a class, the UTF-8 of every name. The numbers are noise of float32 precision, as those of a training
@@ -263,8 +263,8 @@ def main() -> None:
             print(f"{name:<34}{way:<14}{r['median_ms']:>10.3f}{r['p99_ms']:>10.3f}{ratio:>10.1f}{r['steps']:>8}")
     disk = on_disk(step_of_a_model(np.random.default_rng(0)), seed=1)
     print(
-        f"\n{STEPS_ON_DISK} steps: {disk['disk_mb']:.1f} MB on disk in {disk['files']} files, {disk['ratio']:.2f} of the "
-        f"raw {disk['raw_mb']:.1f} MB"
+        f"\n{STEPS_ON_DISK} steps: {disk['disk_mb']:.1f} MB on disk in {disk['files']} files, "
+        f"{disk['ratio']:.2f} of the raw {disk['raw_mb']:.1f} MB"
     )
     if options.json:
         write_report(options.json, ms_of_a_step=results, on_disk=disk)

@@ -87,16 +87,12 @@ bool is_integer(char format, std::size_t item, std::size_t size) {
 /// Whether an array's elements are the column's: int64 is also taken for int32, and looked at when it is copied.
 bool fits(ColumnKind kind, const Buffer& values) {
   switch (kind) {
-    case ColumnKind::kReal:
-      return values.format() == 'd';
-    case ColumnKind::kInt64:
-      return is_integer(values.format(), values.item(), 8);
+    case ColumnKind::kReal: return values.format() == 'd';
+    case ColumnKind::kInt64: return is_integer(values.format(), values.item(), 8);
     case ColumnKind::kInt32:
       return is_integer(values.format(), values.item(), 4) || is_integer(values.format(), values.item(), 8);
-    case ColumnKind::kBool:
-      return values.format() == '?';
-    case ColumnKind::kName:
-      return false;
+    case ColumnKind::kBool: return values.format() == '?';
+    case ColumnKind::kName: return false;
   }
   return false;
 }

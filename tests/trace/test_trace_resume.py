@@ -96,6 +96,8 @@ def test_a_folder_without_a_trace_is_started_or_refused(tmp_path):
     write(writer, (1,), 1.0)
     writer.close("finished")
     assert len(open_trace(tmp_path / "new").steps) == 1
+    with pytest.raises(ValueError, match="give one of them"):
+        TraceWriter(tmp_path / "new", resume=True, force=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("mine")
     with pytest.raises(FileExistsError, match="never overwritten"):
