@@ -22,7 +22,7 @@ def command(run: str, repair: bool, as_json: bool) -> None:
     """Verify the trace RUN, a folder or a URI: all checksums, the schema, the keys, and that nothing is missing.
 
     The exit code is 0 if the trace is sound, or has become so, and 1 if it is not. A repair deletes nothing: what it
-    takes out is in RUN/_quarantine, and run.json then says what is lost. Of a URI, it sends what this machine still has.
+    takes out is in RUN/_quarantine, and run.json then says what is lost. Of a URI, it sends what this machine has.
     """
     from imbdyn.trace import TraceError
     from imbdyn.trace.check import check
