@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,7 +22,7 @@ def command(run: str, repair: bool, as_json: bool) -> None:
     """Verify the trace RUN, a folder or a URI: all checksums, the schema, the keys, and that nothing is missing.
 
     The exit code is 0 if the trace is sound, or has become so, and 1 if it is not. A repair deletes nothing: what it
-    takes out is in RUN/_quarantine, and run.json then says what is lost.
+    takes out is in RUN/_quarantine, and run.json then says what is lost. Of a URI, it sends what this machine has.
     """
     from imbdyn.trace import TraceError
     from imbdyn.trace.check import check
@@ -38,7 +38,9 @@ def command(run: str, repair: bool, as_json: bool) -> None:
     except (TraceError, OSError) as error:
         raise UserError(str(error)) from None
     if as_json:
-        repaired = {} if done is None else {"before": done.before.as_json(), "done": done.done, "lost": done.lost}
+        repaired: dict[str, Any] = {} if done is None else {"done": done.done, "lost": done.lost}
+        if done is not None and done.before is not None:
+            repaired["before"] = done.before.as_json()
         click.echo(json.dumps({**report.as_json(), **repaired}, indent=2))
     else:
         if done is not None:

@@ -93,6 +93,8 @@ class Segment:
 def parse_segment(data: bytes) -> Segment:
     """Split a segment into its payloads, up to the first record that is cut short or whose crc32 differs."""
     segment = Segment(total_bytes=len(data))
+    if not data:  # of a process that was killed when it had just made the file: nothing was written, nothing is lost
+        return segment
     if not data.startswith(JOURNAL_MAGIC):
         segment.cut_short = JOURNAL_MAGIC.startswith(data)
         segment.problem = "it ends within its first bytes" if segment.cut_short else "it is no journal segment"

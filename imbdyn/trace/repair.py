@@ -7,6 +7,7 @@ Nothing is deleted but journal segments whose every record is in parts. What is 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -29,10 +30,12 @@ from imbdyn.trace._format import (
 from imbdyn.trace._journal import record_header
 from imbdyn.trace._part import write_part
 from imbdyn.trace._parts import Part
+from imbdyn.trace._resend import send_staged
 from imbdyn.trace._resumed import inferred_resumed
 from imbdyn.trace._run_folder import RunFolder
 from imbdyn.trace._sealer import Sealer
 from imbdyn.trace._segments import Segment, parse_segment, salvaged_payloads
+from imbdyn.trace._staging import staged, staging_root
 from imbdyn.trace._store import is_uri
 from imbdyn.trace.check import Checker, Report, lost_rows
 from imbdyn.trace.run_file import TraceError, encode_run
@@ -46,7 +49,8 @@ QUIET_SECONDS = 60.0
 class Repair:
     """What `repair` did."""
 
-    before: Report
+    #: None if nothing was checked before, since files were sent.
+    before: Report | None
     after: Report
     #: What was done, a sentence each.
     done: list[str] = field(default_factory=list)
@@ -57,14 +61,19 @@ class Repair:
 def repair(place: str | os.PathLike[str]) -> Repair:
     """Repair the trace in a local folder, and check it again.
 
-    Raises: TraceError if there is no trace, a newer imbdyn wrote it, it is in an object store, or its run seems to go
-        on; OSError if the disk does not take the repaired files. It may be called again after any of them.
+    Of a URI, or a folder in which files wait to be sent to one, what this machine still has is sent; nothing else is
+    repaired there.
+
+    Raises: TraceError if there is no trace, a newer imbdyn wrote it, or its run seems to go on; OSError if the disk
+        does not take the repaired files, or the store what is sent. It may be called again after any of them.
     """
-    if is_uri(place):
-        raise TraceError(f"{place} is repaired in a local folder: copy it, repair the copy, and put it back")
+    if isinstance(place, str) and is_uri(place):
+        return _send(place, staged(place))
+    root = Path(place)
     checker = Checker(RunFolder(place))
     before = checker.report()
-    root = Path(place)
+    if checker.run is not None and checker.run.get("out") and root.absolute().parent == staging_root():
+        return _send(str(checker.run["out"]), [root])
     _refuse_if_alive(root, before.status)
     work = _Work(root, checker)
     work.parts()
@@ -75,6 +84,12 @@ def repair(place: str | os.PathLike[str]) -> Repair:
     if before.problems or work.done or before.status == "running":
         work.run_json()
     return Repair(before, Checker(RunFolder(place)).report(), work.done, work.lost)
+
+
+def _send(uri: str, folders: Sequence[Path]) -> Repair:
+    """Send what waits in staging folders, and check what is in the store then."""
+    done = [f"{name} was sent from {folder}" for folder in folders for name in send_staged(folder)]
+    return Repair(None, Checker(RunFolder(uri)).report(), done)
 
 
 class _Work:

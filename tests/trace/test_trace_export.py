@@ -189,9 +189,10 @@ def test_what_a_broken_part_leaves_is_written_with_a_warning_and_exit_code_1(tra
     part = sorted((trace.path / "classes").iterdir())[1]
     part.write_bytes(b"PAR1 torn PAR1")
     result = invoke(trace.path, "--format", "csv")
+    length = int.from_bytes(b"orn ", "little") + 8
     assert result.exit_code == 1
     assert result.output.splitlines() == [
-        f"Warning: {part}: its footer would have 1852797556 of its 14 bytes; the part is left out",
+        f"Warning: {part}: its footer would have {length} of its 14 bytes; the part is left out",
         "12 rows of classes in run-classes.csv",
     ]
     assert len(pd.read_csv("run-classes.csv")) == 12

@@ -1,8 +1,11 @@
 """What a reader makes of parts, journal, ranks and resumptions: every row once. Traces made by hand from the format."""
 
 import warnings
+from pathlib import Path
 
 import handmade
+import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
@@ -189,3 +192,26 @@ def test_only_the_row_groups_that_a_filter_needs_are_read(run):
         assert open_trace(run).table("classes", filter=ds.field("step") > 990).num_rows == 20
     with pytest.warns(TraceDamage, match="row group 0 .* is damaged; its 100 rows are left out"):
         assert len(open_trace(run).classes) == 1900
+
+
+def bytes_read_by_this_process():
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def test_a_filtered_read_reads_few_bytes(run):
+    random = np.random.default_rng(0)
+    size = 0
+    for sequence in range(4):
+        steps = np.arange(50_000) + 50_000 * sequence
+        columns = {"step": steps, "split": ["train"] * 50_000, "class_id": np.zeros(50_000, "i4")}
+        table = pa.table({**columns, "loss": random.random(50_000)})
+        path = handmade.write_part(run, "classes", table, sequence=sequence, group_rows=5_000)
+        size += path.stat().st_size
+    trace = open_trace(run)
+    trace.table("classes", filter=ds.field("step") < 0)  # footers
+    for condition, groups in ((ds.field("step") == 77_777, 1), (ds.field("step") >= 189_000, 3)):
+        before = bytes_read_by_this_process()
+        assert trace.table("classes", filter=condition).num_rows == (1 if groups == 1 else 11_000)
+        read = bytes_read_by_this_process() - before
+        # of 40 row groups; run.json is read twice
+        assert (groups - 1) * size / 40 < read < (groups + 1) * size / 40
