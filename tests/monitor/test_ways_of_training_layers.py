@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import sleep
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +23,16 @@ STILL = 0.0
 def model() -> nn.Module:
     torch.manual_seed(0)
     return Mlp(features=72)
+
+
+def written(run: Path, field: str) -> Any:
+    """Return a field of run.json once it is there: it is written in the background."""
+    for _ in range(200):
+        value = open_trace(run).run[field]
+        if value is not None:
+            return value
+        sleep(0.05)
+    raise AssertionError(f"{field} was not written within ten seconds")
 
 
 def step(monitor: Monitor, model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> None:
