@@ -88,7 +88,7 @@ def test_a_layer_that_is_used_in_some_steps_only(images: Tensor, labels: Tensor,
     optimizer = torch.optim.SGD(model.parameters(), lr=STILL)
     with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
         step(monitor, model, optimizer, images, labels)  # no warning: what is not used is not to be covered
-        entry = open_trace(tmp_path / "run").run["coverage"]
+        entry = written(tmp_path / "run", "coverage")
         assert entry["share"] == 1.0
         assert entry["parameters"]["extra.weight"] == {
             "covered": False,
