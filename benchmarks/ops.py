@@ -45,6 +45,19 @@ def moments(rows: int, columns: int, classes: int) -> Case:
     return Case(x.sum, lambda: ops.class_moments(x, y, classes), plain)
 
 
+def added_moments(rows: int, columns: int, classes: int) -> Case:
+    fresh = moments(rows, columns, classes)
+    x, y = torch.randn(rows, columns), torch.randint(0, classes, (rows,))
+    so_far = ops.class_moments(x, y, classes)
+    return fresh._replace(floor=x.sum, op=lambda: ops.add_class_moments(so_far, x, y))
+
+
+def added_logits(rows: int, classes: int) -> Case:
+    z, y = torch.randn(rows, classes), torch.randint(0, classes, (rows,))
+    so_far = torch.zeros(8, classes, dtype=torch.float64)
+    return Case(z.sum, lambda: ops.add_class_logits(so_far, z, y), lambda: F.cross_entropy(z, y))
+
+
 def logits(rows: int, classes: int) -> Case:
     z, y = torch.randn(rows, classes), torch.randint(0, classes, (rows,))
     return Case(z.sum, lambda: ops.class_logits(z, y), lambda: F.cross_entropy(z, y))
@@ -105,6 +118,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "class_moments N 65536, D 512, C 10": lambda: moments(65536, 512, 10),
     "class_moments N 128, D 512, C 10": lambda: moments(128, 512, 10),
     "class_moments N 256, D 2048, C 1000": lambda: moments(256, 2048, 1000),
+    "the same, added to moments that exist": lambda: added_moments(256, 2048, 1000),
     "class_logits N 4096, C 1000": lambda: logits(4096, 1000),
     "class_logits N 65536, C 10": lambda: logits(65536, 10),
     "class_logits N 128, C 10": lambda: logits(128, 10),
@@ -113,6 +127,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "parameter_norms ResNet-50": norms,
     "class_moments of no rows (call alone)": lambda: moments(0, 1, 1),
     "class_logits of no rows (call alone)": lambda: logits(0, 1),
+    "add_class_logits of no rows (call alone)": lambda: added_logits(0, 1),
 }
 
 
@@ -140,10 +155,10 @@ def main() -> None:
     for name, detail in serves.items():
         print(f"{name:<16}{detail}")
     results = {}
-    print(f"\n{'':<40}{'op us':>10}{'/ floor':>10}{'/ plain':>10}")
+    print(f"\n{'':<42}{'op us':>10}{'/ floor':>10}{'/ plain':>10}")
     for name, make in CASES.items():
         r = results[name] = measure(make(), options.seconds)
-        print(f"{name:<40}{r['op']:>10.0f}{r['op'] / r['floor']:>9.2f}x{r['op'] / r['plain']:>9.2f}x", flush=True)
+        print(f"{name:<42}{r['op']:>10.0f}{r['op'] / r['floor']:>9.2f}x{r['op'] / r['plain']:>9.2f}x", flush=True)
     if options.json:
         write_report(options.json, serves=serves, median_us=results)
 

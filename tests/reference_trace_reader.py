@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 import zlib
@@ -35,16 +36,18 @@ def read_journal(run: Path) -> dict[int, list[Row]]:
 
 
 def read_table(run: Path, table: str) -> list[Row]:
-    """Return the rows of parts and journal."""
+    """Return the rows of parts and journal that no resumed run has superseded."""
     rows: list[Row] = []
+    resumed = json.loads((run / "run.json").read_bytes()).get("resumed", [])
     sealed: dict[int, int] = {}
     for path in sorted((run / table).glob("part-*.parquet")):
-        rank, _, crc = re.fullmatch(r"part-(\d{4})-(\d{8})-([0-9a-f]{8})\.parquet", path.name).groups()
+        rank, sequence, crc = re.fullmatch(r"part-(\d{4})-(\d{8})-([0-9a-f]{8})\.parquet", path.name).groups()
         data = path.read_bytes()
         footer = data[-8 - struct.unpack("<I", data[-8:-4])[0] :]
         assert zlib.crc32(footer) == int(crc, 16), path
         part = pq.ParquetFile(pa.BufferReader(data))
-        rows += part.read().to_pylist()
+        superseding = [r["step"] for r in resumed if int(sequence) < r["parts"].get(f"{table}/{rank}", 0)]
+        rows += [row for row in part.read().to_pylist() if not superseding or row["step"] <= min(superseding)]
         sealed[int(rank)] = max(sealed.get(int(rank), 0), int(part.metadata.metadata[b"imbdyn.seals"]))
     for rank, commits in read_journal(run).items():
         for commit in commits:

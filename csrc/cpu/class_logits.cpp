@@ -28,7 +28,7 @@ int64_t class_logits(const Matrix& logits, const Labels& labels, double* sums, i
   const int64_t num_classes = labels.num_classes;
   const int64_t parts = count_parts(logits.rows, num_classes);
   const int64_t size = kLogitSums * num_classes;
-  const int64_t scratch = num_classes * (few_classes(num_classes, logits.column_stride) ? kLogitRows : 2);
+  const int64_t scratch = num_classes * (few_classes(num_classes, logits.column_stride) ? kLogitRows : 3);
   std::vector<double> partial(static_cast<size_t>((parts - 1) * size));
   const int64_t slots = std::clamp<int64_t>(threads, 1, parts);
   const std::unique_ptr<double[]> scratches(new double[static_cast<size_t>(slots * scratch)]);

@@ -9,6 +9,8 @@
 
 #include <math.h>
 
+#include <type_traits>
+
 #include "common/exp.h"
 #include "cpu/kernels.h"
 
@@ -68,6 +70,8 @@ inline bool bad_label(const Labels& labels, int64_t y) { return y < 0 || y >= la
 
 // ---- along a row ----
 
+/// Rows whose probabilities are summed in the type of the arithmetic before float64 takes over.
+constexpr int64_t kRecentRows = 16;
 /// Lanes of the reductions: four vectors of AVX2 floats hide the latency of an addition.
 constexpr int kLanes = 32;
 
@@ -105,8 +109,31 @@ double exponentials(const A* z, A m, A* __restrict e, int64_t n) {
 }
 
 template <class A>
-void add_scaled(const A* e, double factor, double* __restrict sum, int64_t n) {
-  for (int64_t k = 0; k < n; ++k) sum[k] += static_cast<double>(e[k]) * factor;
+void add_scaled(const A* e, A factor, A* __restrict sum, int64_t n) {
+  for (int64_t k = 0; k < n; ++k) sum[k] += e[k] * factor;
+}
+
+/// Moves what some rows have given in the type of the arithmetic to the sums in float64.
+template <class A>
+void flush(A* __restrict from, double* __restrict to, int64_t n) {
+  for (int64_t k = 0; k < n; ++k) {
+    to[k] += from[k];
+    from[k] = 0;
+  }
+}
+
+/// The row as numbers of the arithmetic: where it lies if it can be, else copied to `copy`.
+template <class T>
+const Real<T>* readable_row(const T* row, int64_t stride, int64_t n, Real<T>* __restrict copy) {
+  if constexpr (std::is_same_v<T, Real<T>>) {
+    if (stride == 1) return row;
+  }
+  if (stride == 1) {
+    for (int64_t k = 0; k < n; ++k) copy[k] = to_real(row[k]);
+  } else {
+    for (int64_t k = 0; k < n; ++k) copy[k] = to_real(row[k * stride]);
+  }
+  return copy;
 }
 
 template <class T>
@@ -114,19 +141,18 @@ int64_t logits_along_rows(const LogitsTile& tile) {
   using A = Real<T>;
   const int64_t num_classes = tile.labels.num_classes;
   const int64_t stride = tile.logits.column_stride;
-  A* const z = static_cast<A*>(tile.scratch);
-  A* const e = z + num_classes;
+  A* const copy = static_cast<A*>(tile.scratch);
+  A* const e = copy + num_classes;
+  A* const recent = e + num_classes;
+  for (int64_t k = 0; k < num_classes; ++k) recent[k] = 0;
   double* const negative = tile.sums + kNegative * num_classes;
+  int64_t waiting = 0;
   for (int64_t i = tile.first_row; i < tile.end_row; ++i) {
     const int64_t y = tile.labels.data[i * tile.labels.stride];
     if (y == tile.labels.ignore_index) continue;
     if (bad_label(tile.labels, y)) return i;
     const T* const row = static_cast<const T*>(tile.logits.data) + i * tile.logits.row_stride;
-    if (stride == 1) {
-      for (int64_t k = 0; k < num_classes; ++k) z[k] = to_real(row[k]);
-    } else {
-      for (int64_t k = 0; k < num_classes; ++k) z[k] = to_real(row[k * stride]);
-    }
+    const A* const z = readable_row(row, stride, num_classes, copy);
     const A before = largest(z, y);
     const A after = largest(z + y + 1, num_classes - y - 1);
     const A best_other = before >= after ? before : after;
@@ -148,9 +174,15 @@ int64_t logits_along_rows(const LogitsTile& tile) {
     }
     add_row(out, y, tile.sums, num_classes);
     // p_y belongs to positive_grad alone. Not added and subtracted again: a NaN would stay.
-    add_scaled(e, 1 / s, negative, y);
-    add_scaled(e + y + 1, 1 / s, negative + y + 1, num_classes - y - 1);
+    const A factor = static_cast<A>(1 / s);
+    add_scaled(e, factor, recent, y);
+    add_scaled(e + y + 1, factor, recent + y + 1, num_classes - y - 1);
+    if (++waiting == kRecentRows) {
+      flush(recent, negative, num_classes);
+      waiting = 0;
+    }
   }
+  flush(recent, negative, num_classes);
   return kAllLabelsGood;
 }
 

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <memory>
+#include <new>
 #include <vector>
 
 #include "common/thread_pool.h"
@@ -38,28 +41,33 @@ std::vector<Segment> cut(const std::vector<SortedRows::Class>& classes, int64_t*
   return segments;
 }
 
+/// Adds the mean and m2 of n rows to those of n_before rows, by the pairwise rule of Chan et al. (1979).
 template <class Out>
-void store(const double* from, Out* to, int64_t columns) {
-  for (int64_t j = 0; j < columns; ++j) to[j] = static_cast<Out>(from[j]);
+void add(const double* mean, const double* m2, double n, double n_before, Out* to_mean, Out* to_m2, int64_t columns) {
+  if (n_before == 0) {
+    for (int64_t j = 0; j < columns; ++j) to_mean[j] = static_cast<Out>(mean[j]);
+    for (int64_t j = 0; j < columns; ++j) to_m2[j] = static_cast<Out>(m2[j]);
+    return;
+  }
+  const double weight = n / (n_before + n);
+  for (int64_t j = 0; j < columns; ++j) {
+    const double before = static_cast<double>(to_mean[j]);
+    const double delta = mean[j] - before;
+    to_m2[j] = static_cast<Out>(static_cast<double>(to_m2[j]) + (m2[j] + delta * delta * (n_before * weight)));
+    // Infinite means have no difference, but inf and a finite mean average to inf.
+    to_mean[j] =
+        static_cast<Out>(std::isfinite(delta) ? before + delta * weight : before * (1 - weight) + mean[j] * weight);
+  }
 }
 
-/// Merge a class's segments into its first one, in their order, by the pairwise rule of Chan et al. (1979).
+/// Merges a class's segments into its first one, in their order.
 void merge_segments(const Segment* segments, int64_t count, double* mean, double* m2, int64_t columns) {
   double* const to_mean = mean + segments[0].partial * columns;
   double* const to_m2 = m2 + segments[0].partial * columns;
   double before = static_cast<double>(segments[0].count);
   for (int64_t k = 1; k < count; ++k) {
     const double n = static_cast<double>(segments[k].count);
-    const double weight = n / (before + n);
-    const double* const from_mean = mean + segments[k].partial * columns;
-    const double* const from_m2 = m2 + segments[k].partial * columns;
-    for (int64_t j = 0; j < columns; ++j) {
-      const double delta = from_mean[j] - to_mean[j];
-      to_m2[j] += from_m2[j] + delta * delta * (before * weight);
-      // Infinite means have no difference, but inf and a finite mean average to inf.
-      to_mean[j] =
-          std::isfinite(delta) ? to_mean[j] + delta * weight : to_mean[j] * (1 - weight) + from_mean[j] * weight;
-    }
+    add(mean + segments[k].partial * columns, m2 + segments[k].partial * columns, n, before, to_mean, to_m2, columns);
     before += n;
   }
 }
@@ -87,8 +95,9 @@ void run(const Matrix& features, const SortedRows& sorted, const Moments& out, i
     double* const to_m2 = whole ? m2 : partial_m2.data() + segment.partial * columns + column;
     kernel({features, sorted.order.get() + segment.begin, segment.count, column, width, to_mean, to_m2});
     if (!whole) return;
-    store(mean, out_mean + segment.class_id * columns + column, width);
-    store(m2, out_m2 + segment.class_id * columns + column, width);
+    const int64_t at = segment.class_id * columns + column;
+    add(mean, m2, static_cast<double>(segment.count), static_cast<double>(out.count[segment.class_id]), out_mean + at,
+        out_m2 + at, width);
   });
 
   for (size_t first = 0; first < segments.size();) {
@@ -97,13 +106,15 @@ void run(const Matrix& features, const SortedRows& sorted, const Moments& out, i
     if (segments[first].partial >= 0) {
       merge_segments(&segments[first], static_cast<int64_t>(end - first), partial_mean.data(), partial_m2.data(),
                      columns);
-      store(partial_mean.data() + segments[first].partial * columns, out_mean + segments[first].class_id * columns,
-            columns);
-      store(partial_m2.data() + segments[first].partial * columns, out_m2 + segments[first].class_id * columns,
-            columns);
+      double rows = 0;
+      for (size_t k = first; k < end; ++k) rows += static_cast<double>(segments[k].count);
+      const int64_t from = segments[first].partial * columns, id = segments[first].class_id;
+      add(partial_mean.data() + from, partial_m2.data() + from, rows, static_cast<double>(out.count[id]),
+          out_mean + id * columns, out_m2 + id * columns, columns);
     }
     first = end;
   }
+  for (const SortedRows::Class& c : sorted.present) out.count[c.id] += c.count;
 }
 
 int64_t bytes_of(ElementType type) { return type == ElementType::float64 ? 8 : type == ElementType::float32 ? 4 : 2; }
@@ -112,7 +123,11 @@ int64_t bytes_of(ElementType type) { return type == ElementType::float64 ? 8 : t
 
 int64_t class_moments(const Matrix& features, const Labels& labels, const Moments& out, int threads) {
   SortedRows sorted;
-  const int64_t bad_row = sort_rows(labels, features.rows, out.count, sorted);
+  // From calloc: a page of it exists only once a class there is present.
+  const std::unique_ptr<int64_t, void (*)(void*)> count(
+      static_cast<int64_t*>(std::calloc(static_cast<size_t>(labels.num_classes), sizeof(int64_t))), std::free);
+  if (count == nullptr) throw std::bad_alloc();
+  const int64_t bad_row = sort_rows(labels, features.rows, count.get(), sorted);
   if (bad_row != kAllLabelsGood) return bad_row;
   const int64_t bytes = features.rows * features.columns * bytes_of(features.type);
   threads = static_cast<int>(std::min<int64_t>(threads, 1 + bytes / kBytesPerThread));

@@ -5,16 +5,16 @@
 
 namespace imbdyn {
 
-/// Where the moments go: zero-filled by the caller; only the classes that are present are written.
+/// The moments so far, to which the rows are added: zeros at first. Only the classes that are present are touched.
 struct Moments {
   int64_t* count;  ///< [C]
   void* mean;      ///< [C, D], float64 for float64 features, else float32
   void* m2;        ///< [C, D], likewise
 };
 
-/// Returns kAllLabelsGood, or the first row whose label is bad (then mean and m2 are untouched).
+/// Returns kAllLabelsGood, or the first row whose label is bad (then nothing was added).
 ///
-/// The result does not depend on `threads`. Bound by reading the features once. Memory: 8 bytes a row, 8 bytes of
+/// The result does not depend on `threads`. Bound by reading the features once. Memory: 8 bytes a row, 16 bytes of
 /// address space a class (touched where a class is present), 16 bytes a column for each 8192 rows of a class that has
 /// more of them, and 80 KiB of stack a thread.
 int64_t class_moments(const Matrix& features, const Labels& labels, const Moments& out, int threads);

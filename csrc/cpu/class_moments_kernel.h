@@ -120,8 +120,39 @@ void two_pass(const PanelRows<T>& rows, int64_t j, double* mean, double* m2) {
   *m2 = squares;
 }
 
+/// The definition for classes of so few rows that a column's numbers stay in registers: with many classes in a batch
+/// these are most of them, and what a class costs beside its rows would be most of the time.
+template <class T, int N>
+void few_rows(const PanelRows<T>& rows) {
+  const T* row[N];
+  for (int k = 0; k < N; ++k) row[k] = rows.at(k);
+  double* __restrict mean = rows.tile.mean;
+  double* __restrict m2 = rows.tile.m2;
+  for (int64_t j = 0; j < rows.tile.num_columns; ++j) {
+    double sum = 0, squares = 0;
+    for (int k = 0; k < N; ++k) sum += to_real(row[k][j]);
+    const double m = sum / N;  // not times 1/N: equal rows give exactly their value
+    for (int k = 0; k < N; ++k) {
+      const double d = to_real(row[k][j]) - m;
+      squares += d * d;
+    }
+    mean[j] = m;
+    m2[j] = squares;
+  }
+}
+
 template <class T>
 void class_moments_kernel(const MomentsTile& tile) {
+  if (tile.features.column_stride == 1) {
+    switch (tile.num_rows) {
+      case 1: return few_rows<T, 1>(PanelRows<T>(tile));
+      case 2: return few_rows<T, 2>(PanelRows<T>(tile));
+      case 3:
+        if (sizeof(T) == sizeof(double)) break;  // three times a float64 may be rounded
+        return few_rows<T, 3>(PanelRows<T>(tile));
+      case 4: return few_rows<T, 4>(PanelRows<T>(tile));
+    }
+  }
   using A = Real<T>;
   A shift[kMomentsPanel], s[kMomentsPanel], q[kMomentsPanel];
   PanelRows<T> rows(tile);

@@ -39,7 +39,7 @@ struct LogitsTile {
   int64_t first_row;
   int64_t end_row;
   double* sums;   ///< [kLogitSums, C], added to
-  void* scratch;  ///< C times kLogitRows (across rows) or 2 (else) numbers of 8 bytes
+  void* scratch;  ///< C times kLogitRows (across rows) or 3 (else) numbers of 8 bytes
 };
 
 /// Sums over elements of one tensor, with dw = w - previous; 0 for what was not given.

@@ -87,16 +87,12 @@ bool is_integer(char format, std::size_t item, std::size_t size) {
 /// Whether an array's elements are the column's: int64 is also taken for int32, and looked at when it is copied.
 bool fits(ColumnKind kind, const Buffer& values) {
   switch (kind) {
-    case ColumnKind::kReal:
-      return values.format() == 'd';
-    case ColumnKind::kInt64:
-      return is_integer(values.format(), values.item(), 8);
+    case ColumnKind::kReal: return values.format() == 'd';
+    case ColumnKind::kInt64: return is_integer(values.format(), values.item(), 8);
     case ColumnKind::kInt32:
       return is_integer(values.format(), values.item(), 4) || is_integer(values.format(), values.item(), 8);
-    case ColumnKind::kBool:
-      return values.format() == '?';
-    case ColumnKind::kName:
-      return false;
+    case ColumnKind::kBool: return values.format() == '?';
+    case ColumnKind::kName: return false;
   }
   return false;
 }
@@ -247,6 +243,7 @@ class CommitRows {
     }
     if (known != PyDict_GET_SIZE(given.ptr())) return false;
     if (rows == kScalar) rows = 1;
+    if (rows == 0) return true;
     if (table.rows + rows > std::numeric_limits<std::int32_t>::max()) return false;
     for (std::size_t c = 0; c < columns.size(); ++c) {
       if (found[c].form == Given::Form::kNames && !has_room(table.columns[c], found[c], rows)) return false;

@@ -53,14 +53,10 @@ void release(std::vector<T>& values) {
 std::size_t value_size(ColumnKind kind) {
   switch (kind) {
     case ColumnKind::kReal:
-    case ColumnKind::kInt64:
-      return 8;
-    case ColumnKind::kInt32:
-      return 4;
-    case ColumnKind::kBool:
-      return 1;
-    case ColumnKind::kName:
-      return 0;
+    case ColumnKind::kInt64: return 8;
+    case ColumnKind::kInt32: return 4;
+    case ColumnKind::kBool: return 1;
+    case ColumnKind::kName: return 0;
   }
   return 0;
 }

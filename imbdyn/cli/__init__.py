@@ -13,6 +13,8 @@ COMMANDS = {
     "run": "imbdyn.cli.run:command",
     "show": "imbdyn.cli.show:command",
     "export": "imbdyn.cli.export:command",
+    "check": "imbdyn.cli.check:command",
+    "compact": "imbdyn.cli.compact:command",
     "info": "imbdyn.cli.info:command",
 }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from imbdyn.cli._errors import UserError
+from imbdyn.cli._errors import UserError, damage_told
 from imbdyn.cli._report import print_report
 
 
@@ -16,7 +16,8 @@ from imbdyn.cli._report import print_report
 def command(runs: tuple[Path, ...], as_json: bool) -> None:
     """Print what each class did in the traces RUN..., and what they say of the three claims.
 
-    A folder of runs stands for all of them. The three runs of an experiment are compared with each other.
+    A folder of runs stands for all of them. The three runs of an experiment are compared with each other. Where a trace
+    is damaged, the rest is shown, and the exit code is 1.
     """
     from imbdyn.trace import TraceError, open_trace
 
@@ -28,7 +29,10 @@ def command(runs: tuple[Path, ...], as_json: bool) -> None:
         missing = [key for key in ("class_names", "class_counts", "config", "overhead") if key not in trace.run]
         if missing:
             raise UserError(f"{trace.path} was not written by a Monitor: its run.json has no {', '.join(missing)}")
-    print_report(traces, as_json=as_json)
+    with damage_told() as damage:
+        print_report(traces, as_json=as_json)
+    if damage:
+        raise click.exceptions.Exit(1)
 
 
 def _runs_in(path: Path) -> list[Path]:

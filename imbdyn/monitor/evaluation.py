@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from imbdyn.monitor.window import LogitSums
-from imbdyn.ops import ClassMoments, class_moments
+from imbdyn.ops import ClassMoments, add_class_moments, class_moments
 from imbdyn.statistics import neural_collapse
-from imbdyn.statistics.moments import merge
 from imbdyn.taps import FeatureWatch
 
 #: NC1 and NC4 need every feature beside the final class means; an evaluation with more bytes goes without them.
@@ -53,8 +52,10 @@ class Evaluation:
 
     def _add_features(self, features: Tensor, labels: Tensor, prediction: Tensor) -> None:
         """Read the features [N, D], labels [N] and predicted classes [N] of one batch."""
-        moments = class_moments(features, labels, self._num_classes, ignore_index=self._ignore_index)
-        self.moments = moments if self.moments is None else merge(self.moments, moments)
+        if self.moments is None:
+            self.moments = class_moments(features, labels, self._num_classes, ignore_index=self._ignore_index)
+        else:
+            add_class_moments(self.moments, features, labels, ignore_index=self._ignore_index)
         self._held_bytes += features.nbytes
         if self._held_bytes > MEMORY_BOUND:
             self._held = None

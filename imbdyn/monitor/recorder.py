@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,18 @@ from imbdyn.trace import TraceWriter
 
 #: The evaluation that others are compared with.
 TRAIN_EVAL = "train_eval"
+
+
+_Values = TypeVar("_Values")
+
+
+@dataclass(frozen=True)
+class _Uncommitted(Generic[_Values]):
+    """What was appended of earlier steps when the writer had taken so many commits."""
+
+    commits: int
+    step: int
+    values: _Values
 
 
 class Recorder:
@@ -62,8 +75,11 @@ class Recorder:
         self._first_epoch_is_over = False
         self._classifier: dict[str, Any] | None = None
         self._classifier_step = 0
+        self._classifier_commits = -1
         self._evaluated: dict[str, FeatureSummary | None] = {}
         self._before_resume: set[str] = set()
+        self._uncommitted_window: _Uncommitted[NDArray[np.float64]] | None = None
+        self._uncommitted_classifier: _Uncommitted[dict[str, Any]] | None = None
         self._begun = False
         writer.update_run(
             num_classes=num_classes,
@@ -95,11 +111,13 @@ class Recorder:
         if step == self._since:
             return
         step_seconds, overhead_seconds = self._cadence.lap(step - self._since)
+        since, sums = self._since, self.window.take()
+        self._uncommitted_window = _Uncommitted(self._writer.commits, since, sums)
         reading = None if closed_by is None else closed_by.reading
         tables.write_logits(
             self._writer,
-            tables.Moment(step, self._since, self.epoch, "train"),
-            self.window.take(),
+            tables.Moment(step, since, self.epoch, "train"),
+            sums,
             grad_norm=None if reading is None else float(np.linalg.norm(reading.grad_norm)),
             lr=self._learning_rate(),
             step_seconds=step_seconds,
@@ -252,8 +270,20 @@ class Recorder:
         self._writer.commit()
 
     def rollback(self) -> None:
-        """Forget the rows since the last commit: half of what a step or an evaluation has to say."""
+        """Forget the rows since the last commit: half of what a step or an evaluation has to say.
+
+        What they said of earlier steps is taken back, and comes with the next commit.
+        """
         self._writer.rollback()
+        window, row = self._uncommitted_window, self._uncommitted_classifier
+        self._uncommitted_window = self._uncommitted_classifier = None
+        if window is not None and window.commits == self._writer.commits:
+            self._since = window.step
+            self.window.put_back(window.values)
+        if self._classifier_commits == self._writer.commits:
+            self._classifier = None
+        if row is not None and row.commits == self._writer.commits:
+            self._classifier_step, self._classifier = row.step, row.values
 
     def tell(self) -> None:
         """Bring run.json up to date, when it is time."""
@@ -338,6 +368,7 @@ class Recorder:
         if self._classifier is None:
             bias = self._model.classifier_bias
             self._classifier_step = step
+            self._classifier_commits = self._writer.commits
             self._classifier = {
                 "bias": None if bias is None else self._model.parameter(bias).detach().double().cpu().numpy().copy()
             }
@@ -345,7 +376,9 @@ class Recorder:
 
     def _write_classifier(self) -> None:
         if self._classifier is not None:
-            columns, self._classifier = self._classifier, None
+            columns = self._classifier
+            self._uncommitted_classifier = _Uncommitted(self._writer.commits, self._classifier_step, columns)
+            self._classifier = None
             self._writer.append(
                 "classifier", step=self._classifier_step, class_id=np.arange(self._num_classes), **columns
             )

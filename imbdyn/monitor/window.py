@@ -17,6 +17,7 @@ class LogitSums:
         self._num_classes = num_classes
         self._ignore_index = ignore_index
         self._sums: Tensor | None = None
+        self._put_back: NDArray[np.float64] | None = None
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Read the logits [N, C] of one batch."""
@@ -29,6 +30,10 @@ class LogitSums:
     def take(self) -> NDArray[np.float64]:
         """Return the sums [8, C], rows as in `ClassLogits`, and start anew; zeros if nothing was added."""
         sums, self._sums = self._sums, None
-        if sums is None:
-            return np.zeros((len(ClassLogits._fields), self._num_classes))
-        return sums.cpu().numpy()
+        before, self._put_back = self._put_back, None
+        taken = np.zeros((len(ClassLogits._fields), self._num_classes)) if sums is None else sums.cpu().numpy()
+        return taken if before is None else taken + before
+
+    def put_back(self, sums: NDArray[np.float64]) -> None:
+        """Take back what `take` has returned, since it could not be used."""
+        self._put_back = sums

@@ -2,7 +2,7 @@
 
 from imbdyn.ops.class_gram import ClassGram, class_gram, class_gram_conv, class_gram_linear
 from imbdyn.ops.class_logits import ClassLogits, add_class_logits, class_logits
-from imbdyn.ops.class_moments import ClassMoments, class_moments
+from imbdyn.ops.class_moments import ClassMoments, add_class_moments, class_moments
 from imbdyn.ops.norm_gradients import NormGradients, norm_gradients, norm_gradients_rows
 from imbdyn.ops.parameter_norms import ParameterNorms, parameter_norms
 
@@ -13,6 +13,7 @@ __all__ = [
     "NormGradients",
     "ParameterNorms",
     "add_class_logits",
+    "add_class_moments",
     "class_gram",
     "class_gram_conv",
     "class_gram_linear",

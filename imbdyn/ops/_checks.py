@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 #: The label of a row that counts nowhere (torch.nn.functional.cross_entropy has the same default).
@@ -37,14 +38,20 @@ def check_rows(name: str, rows: Tensor, labels: Tensor) -> None:
 
     TypeError is raised for a wrong dtype. Values are not read: a label's range is checked where labels are read.
     """
-    if rows.dim() != 2:
-        raise ValueError(f"{name} must be a matrix [N, D], got shape {tuple(rows.shape)}")
+    shape, of_labels = rows.shape, labels.shape  # each question to a tensor counts: a call may take microseconds
+    if len(shape) != 2:
+        raise ValueError(f"{name} must be a matrix [N, D], got shape {tuple(shape)}")
     if not rows.is_floating_point():
         raise TypeError(f"{name} must have a floating dtype, got {rows.dtype}")
-    if labels.dim() != 1 or labels.shape[0] != rows.shape[0]:
-        raise ValueError(f"labels must be [N] with N={rows.shape[0]} as in {name}, got {tuple(labels.shape)}")
-    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.element_size() != 8:
+    if len(of_labels) != 1 or of_labels[0] != shape[0]:
+        raise ValueError(f"labels must be [N] with N={shape[0]} as in {name}, got {tuple(of_labels)}")
+    if labels.dtype != torch.int64:
         raise TypeError(f"labels must be int64, got {labels.dtype}")
+
+
+def without_graph(t: Tensor) -> Tensor:
+    """Return `t` as no graph knows it; a tensor without a graph itself, which takes a tenth of the time."""
+    return t.detach() if t.requires_grad else t
 
 
 def check_num_classes(num_classes: int) -> None:

@@ -35,10 +35,15 @@ class Implementation:
 IMPLEMENTATIONS: list[Implementation] = []
 
 
-def define(schema: str, fake: Callable[..., Any]) -> None:
-    """Give an op its schema and its fake implementation (shapes and dtypes only), which `torch.compile` needs."""
+def define(schema: str, fake: Callable[..., Any]) -> Any:
+    """Give an op its schema and its fake implementation (shapes and dtypes only), which `torch.compile` needs.
+
+    Returns the op, to be called: `torch.ops` would look for it, and choose it from its overloads, each time.
+    """
     LIBRARY.define(schema)
-    torch.library.register_fake(f"imbdyn::{schema.split('(', 1)[0]}", fake, lib=LIBRARY)
+    op = schema.split("(", 1)[0]
+    torch.library.register_fake(f"imbdyn::{op}", fake, lib=LIBRARY)
+    return getattr(torch.ops.imbdyn, op).default
 
 
 def register(op: str, device: str, function: Callable[..., Any]) -> None:

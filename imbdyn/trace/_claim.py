@@ -13,6 +13,7 @@ from errno import EEXIST
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
+from uuid import uuid4
 
 from imbdyn.trace._files import sync_folder
 from imbdyn.trace._format import (
@@ -51,7 +52,7 @@ def claim_new(folder: Path, encoded_run: bytes, *, force: bool) -> None:
             )
         _remove_trace(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{RUN_FILE}.{os.getpid()}.tmp"
+    temporary = folder / f".{RUN_FILE}.{uuid4().hex}.tmp"  # no other process's, on whatever host
     try:
         with temporary.open("wb") as file:
             file.write(encoded_run)

@@ -41,6 +41,11 @@ ROW_GROUP_CRC32 = b"imbdyn.row_group_crc32"
 
 #: Key of a part's metadata: names of the parts whose rows are in this one, comma-separated; readers pass over them.
 REPLACES = b"imbdyn.replaces"
+#: Key of a part's metadata, beside REPLACES: first of the sequence numbers whose rows are in it; its own is the last.
+FIRST_SEQUENCE = b"imbdyn.first_sequence"
+
+#: Where a repair puts what it takes out of a trace.
+QUARANTINE_FOLDER = "_quarantine"
 
 PARQUET_MAGIC = b"PAR1"
 #: First bytes of a segment.

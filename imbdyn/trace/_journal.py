@@ -74,7 +74,11 @@ class Segment:
         """Put on disk what was written."""
         if not self.synced:
             self.synced = True  # first: what is appended meanwhile makes it false again
-            os.fsync(self._descriptor)
+            try:
+                os.fsync(self._descriptor)
+            except OSError:
+                self.synced = False
+                raise
         if not self._name_synced:
             sync_folder(self.path.parent)
             self._name_synced = True

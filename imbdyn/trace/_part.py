@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imbdyn.trace._files import sync_folder
-from imbdyn.trace._format import REPLACES, ROW_GROUP_CRC32, ROW_GROUP_ROWS, SEALS, footer_crc32, part_name
+from imbdyn.trace._format import ROW_GROUP_CRC32, ROW_GROUP_ROWS, SEALS, footer_crc32, part_name
 from imbdyn.trace.schema import Table
 
 
@@ -26,7 +27,7 @@ def write_part(
     rank: int,
     sequence: int,
     seals: int,
-    replaces: Sequence[str] = (),
+    about: Mapping[bytes, str] = MappingProxyType({}),
 ) -> Path:
     """Write rows as a part into a table's folder, which is made if it is not there; return the part's path.
 
@@ -41,7 +42,7 @@ def write_part(
         rank: of the process whose rows they are.
         sequence: number of the part, of this table and rank; taken by no other part.
         seals: number of the last journal record that is in this part or an earlier one.
-        replaces: names of the parts whose rows are in this one; readers pass over them.
+        about: more of the part's metadata: REPLACES and FIRST_SEQUENCE, if it stands for other parts.
 
     Raises: OSError if it cannot be written.
     """
@@ -52,7 +53,7 @@ def write_part(
     temporary = folder / f".part-{rank:04d}-{sequence:08d}.parquet.tmp"
     try:
         with temporary.open("w+b") as file:
-            _write(file, table, batches, {SEALS: str(seals), REPLACES: ",".join(replaces)})
+            _write(file, table, batches, {SEALS: str(seals), **about})
             file.flush()
             os.fsync(file.fileno())
             crc = footer_crc32(file, file.seek(0, os.SEEK_END))
@@ -82,7 +83,7 @@ def _write(file: BinaryIO, table: Table, batches: Iterable[pa.Table], about: Map
                 writer.write_table(encoded.slice(start, ROW_GROUP_ROWS), row_group_size=ROW_GROUP_ROWS)
                 checksums.append(f"{sink.begin():08x}")
         about = {**about, ROW_GROUP_CRC32: ",".join(checksums)}
-        writer.add_key_value_metadata({key.decode(): value for key, value in about.items() if value})
+        writer.add_key_value_metadata({key.decode(): value for key, value in about.items()})
 
 
 def _encoded(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:

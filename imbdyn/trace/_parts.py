@@ -20,6 +20,7 @@ from pyarrow import fs
 
 from imbdyn.trace._damage import UntrustedError
 from imbdyn.trace._format import (
+    FIRST_SEQUENCE,
     PARQUET_MAGIC,
     PART_NAME,
     REPLACES,
@@ -55,6 +56,8 @@ class Part:
     seals: int
     #: Names of the parts whose rows are in this one.
     replaces: frozenset[str]
+    #: The first of the sequence numbers whose rows are in it; its own is the last.
+    first_sequence: int
 
     @property
     def name(self) -> str:
@@ -76,9 +79,9 @@ class Part:
         """The bytes [start, stop) of each row group."""
         return row_group_ranges(self.metadata)
 
-    def fragment(self, format: ds.ParquetFileFormat, groups: Sequence[int], run: str | None) -> ds.Fragment:
-        """Return row groups as a fragment of a dataset, nothing of which was checked but the footer."""
-        return format.make_fragment(self.path, self.filesystem, _run_is(run), row_groups=groups)
+    def fragment(self, format: ds.ParquetFileFormat, run: str | None) -> ds.Fragment:
+        """Return the part as a fragment of a dataset, nothing of which was checked but the footer."""
+        return format.make_fragment(self.path, self.filesystem, _run_is(run))
 
     def groups(self, filter: ds.Expression | None, run: str | None) -> list[int]:
         """Return the row groups that may hold rows for which `filter` is true, from the statistics in the footer."""
@@ -186,7 +189,8 @@ def open_part(filesystem: fs.FileSystem, table: Table, path: str, size: int) -> 
         raise UntrustedError("its checksums cannot be read") from None
     if len(crcs) != metadata.num_row_groups:
         raise UntrustedError(f"it has {metadata.num_row_groups} row groups and {len(crcs)} checksums")
-    return Part(table, filesystem, path, size, footer, metadata, crcs, seals, replaces)
+    first = _number(about, FIRST_SEQUENCE) if FIRST_SEQUENCE in about else int(match["sequence"])
+    return Part(table, filesystem, path, size, footer, metadata, crcs, seals, replaces, first)
 
 
 def _read_footer(filesystem: fs.FileSystem, path: str, size: int) -> bytes:

@@ -26,6 +26,11 @@ class Pending:
         self._rows = commit_rows(record, encoder)
 
     @property
+    def record(self) -> int:
+        """Number of the commit to come."""
+        return self._rows.record
+
+    @property
     def rows(self) -> int:
         """How many rows, of all tables together."""
         return self._rows.rows

@@ -14,7 +14,7 @@ from pyarrow import fs
 from imbdyn import __version__
 from imbdyn.trace._format import RUN_FILE, run_crc32_holds
 from imbdyn.trace._store import filesystem_of, is_uri, public_uri
-from imbdyn.trace.run_file import TraceError
+from imbdyn.trace.run_file import NewerTraceError, TraceError
 from imbdyn.trace.schema import SCHEMA_VERSION
 
 #: Bytes of a run.json that are taken into memory.
@@ -101,11 +101,12 @@ def parse_run(encoded: bytes, place: str) -> dict[str, Any]:
     version = run.get("schema_version") if isinstance(run, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
         raise TraceError(f"{place} is not a trace: its {RUN_FILE} has no schema_version")
-    if version > SCHEMA_VERSION:
-        raise TraceError(
+    holds = run_crc32_holds(encoded)
+    if version > SCHEMA_VERSION and (holds or "crc32" not in run):
+        raise NewerTraceError(
             f"{place} has trace schema {version}, imbdyn {__version__} reads up to {SCHEMA_VERSION}: upgrade imbdyn"
         )
-    if not run_crc32_holds(encoded):
+    if not holds:
         raise TraceError(
             f"{place}/{RUN_FILE} is damaged: its crc32 is another; imbdyn check --repair saves what the tables hold"
         )

@@ -24,6 +24,8 @@ MAX_SEGMENT_BYTES = 1 << 30
 
 _SCHEMA, _RECORD_BATCH = 1, 3  # MessageHeader of Arrow's Message.fbs
 _CONTINUATION = 0xFFFFFFFF
+#: Where a message's metadata begins: behind 0xFFFFFFFF and its length.
+_MESSAGE = 8
 
 
 @dataclass
@@ -91,6 +93,8 @@ class Segment:
 def parse_segment(data: bytes) -> Segment:
     """Split a segment into its payloads, up to the first record that is cut short or whose crc32 differs."""
     segment = Segment(total_bytes=len(data))
+    if not data:  # of a process that was killed when it had just made the file: nothing was written, nothing is lost
+        return segment
     if not data.startswith(JOURNAL_MAGIC):
         segment.cut_short = JOURNAL_MAGIC.startswith(data)
         segment.problem = "it ends within its first bytes" if segment.cut_short else "it is no journal segment"
@@ -123,6 +127,25 @@ def whole_payload(data: bytes, position: int) -> bytes | None:
     return payload if len(payload) == length and zlib.crc32(payload) == crc else None
 
 
+def salvaged_payloads(data: bytes, position: int) -> list[bytes]:
+    """Return the payloads of the whole records behind a damaged one at `position`, but for the schema's.
+
+    They are found by how every Arrow message begins, and taken if their checksum holds.
+    """
+    found = []
+    begin = struct.pack("<I", _CONTINUATION)
+    while (start := data.find(begin, position + RECORD_HEADER.size)) >= 0:
+        position = start - RECORD_HEADER.size
+        payload = whole_payload(data, position)
+        if payload is None:
+            position += 1
+            continue
+        if _kind_of(payload) == _RECORD_BATCH:
+            found.append(payload)
+        position += RECORD_HEADER.size + len(payload)
+    return found
+
+
 def record_number(batch: pa.RecordBatch) -> int:
     """Return the number of the one commit in `batch`. Raises: UntrustedError if it is not one."""
     if batch.num_rows != 1 or RECORD not in batch.schema.names or batch.schema.field(RECORD).type != pa.int64():
@@ -142,16 +165,22 @@ def _ends_within(data: bytes, position: int) -> bool:
 
 def _check_message(payload: bytes) -> None:
     """Refuse what Arrow would decompress or look up in dictionaries: neither belongs into a journal."""
+    kind = _kind_of(payload)
+    if kind not in (_SCHEMA, _RECORD_BATCH):
+        raise UntrustedError(f"a record is an Arrow message of kind {kind}")
+    try:
+        if kind == _RECORD_BATCH and _Flat(payload, _MESSAGE).table(2).has(3):
+            raise UntrustedError("a record is compressed")
+    except struct.error:
+        raise UntrustedError("a record is no Arrow message") from None
+
+
+def _kind_of(payload: bytes) -> int:
     try:
         continuation, length = struct.unpack_from("<II", payload)
-        if continuation != _CONTINUATION or length > len(payload) - 8:
+        if continuation != _CONTINUATION or length > len(payload) - _MESSAGE:
             raise UntrustedError("a record is no Arrow message")
-        message = _Flat(payload, 8)
-        kind = message.number(1, "B")
-        if kind not in (_SCHEMA, _RECORD_BATCH):
-            raise UntrustedError(f"a record is an Arrow message of kind {kind}")
-        if kind == _RECORD_BATCH and message.table(2).has(3):
-            raise UntrustedError("a record is compressed")
+        return _Flat(payload, _MESSAGE).number(1, "B")
     except struct.error:
         raise UntrustedError("a record is no Arrow message") from None
 

@@ -44,15 +44,12 @@ class Piece:
         """Return the wanted rows of a row group. Raises: as Part.read_group."""
         return self.part.read_group(group, columns, self._condition(filter), run)
 
-    def split(self) -> tuple[list[int], list[int]]:
-        """Return the row groups of which every row counts, and those of which perhaps some do."""
-        groups = list(range(self.part.metadata.num_row_groups))
-        if self.limit is None:
-            return groups, []
-        steps = {group: self.part.steps(group) for group in groups}
-        whole = [group for group, span in steps.items() if span is not None and span[1] <= self.limit]
-        mixed = [group for group, span in steps.items() if span is None or span[0] <= self.limit < span[1]]
-        return whole, mixed
+    def is_whole(self) -> bool:
+        """Tell whether every row counts."""
+        return self.limit is None or all(
+            steps is not None and steps[1] <= self.limit
+            for steps in map(self.part.steps, range(self.part.metadata.num_row_groups))
+        )
 
     def _condition(self, filter: ds.Expression | None) -> ds.Expression | None:
         """Return `filter` and the limit as one condition."""
@@ -108,8 +105,8 @@ def take_snapshot(folder: RunFolder, table: Table, opened: Opened) -> Snapshot:
             continue
         limits = step_limits(folder.read_run())
         if limits == before:
-            pieces = [Piece(part, _limit(part, limits)) for part in parts]
-            return Snapshot(pieces, _journal_rows(folder, table, segments, parts, damage), damage)
+            pieces = [Piece(part, limit_of(part, limits)) for part in parts]
+            return Snapshot(pieces, unsealed_rows(folder, table, segments, parts, damage), damage)
     raise TraceError(f"{folder.place} changes faster than it can be read")
 
 
@@ -170,7 +167,7 @@ def _read(folder: RunFolder, name: str) -> bytes | None:
         return None
 
 
-def _journal_rows(
+def unsealed_rows(
     folder: RunFolder, table: Table, segments: dict[str, Segment], parts: list[Part], damage: list[TraceDamage]
 ) -> pa.Table:
     """Return the rows of the journal that no part holds."""
@@ -187,6 +184,6 @@ def _journal_rows(
     return pa.concat_tables(rows)
 
 
-def _limit(part: Part, limits: dict[str, list[tuple[int, int]]]) -> int | None:
+def limit_of(part: Part, limits: dict[str, list[tuple[int, int]]]) -> int | None:
     resumed = limits.get(f"{part.table.name}/{part.rank:04d}", ())
     return min((step for sequence, step in resumed if part.sequence < sequence), default=None)

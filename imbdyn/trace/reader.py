@@ -159,11 +159,12 @@ class Trace:
         snapshot = self._snapshot(table)
         fragments, loose = [], [labelled(snapshot.journal, run)]
         for piece in snapshot.pieces:
-            # A dataset has no condition of its own, so that groups with superseded rows are read here. They are few:
-            # parts are sorted by step.
-            whole, mixed = piece.split()
-            fragments.append(piece.part.fragment(_FORMAT, whole, run))
-            loose += [self._read(piece, group, None, None, run) for group in mixed]
+            if piece.is_whole():
+                fragments.append(piece.part.fragment(_FORMAT, run))
+            else:
+                # A fragment has no condition, and Arrow's count_rows() does not heed a choice of row groups. What was
+                # superseded lies in the last part before a run was resumed, so that little is read here.
+                loose += [self._read(piece, group, None, None, run) for group in piece.groups(None, run)]
         schema, rows = plain_schema(table, run is not None), pa.concat_tables(loose)
         parts = ds.FileSystemDataset(fragments, schema, _FORMAT, self._folder.filesystem)
         return ds.UnionDataset(schema, [parts, ds.InMemoryDataset(rows)]) if rows.num_rows else parts

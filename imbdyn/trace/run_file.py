@@ -15,6 +15,10 @@ class TraceError(ValueError):
     """A path that cannot be read as a trace; the message says why in one sentence."""
 
 
+class NewerTraceError(TraceError):
+    """A trace that was written by a newer imbdyn."""
+
+
 def encode_run(run: Mapping[str, Any]) -> bytes:
     """Return `run` as strict JSON with its checksum in front; numpy scalars and arrays become numbers and lists.
 

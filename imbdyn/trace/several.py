@@ -40,7 +40,7 @@ def open_trace(place: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
     """
     if not isinstance(place, str | os.PathLike):
         return TraceSet(list(place))
-    if isinstance(place, str) and _WILD.search(place) and not _exists(place):
+    if isinstance(place, str) and _is_pattern(place):
         return TraceSet(_matches(place))
     return Trace(place)
 
@@ -112,18 +112,21 @@ def _names(paths: Sequence[PurePath]) -> list[str]:
     return [PurePath(path).relative_to(common).as_posix() for path in absolute]
 
 
-def _exists(place: str) -> bool:
-    filesystem, path = filesystem_of(place)
-    return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
+def _is_pattern(place: str) -> bool:
+    if is_uri(place):  # there "?" begins the options
+        return _WILD.search(place.partition("?")[0]) is not None
+    return _WILD.search(place) is not None and not Path(place).exists()
 
 
 def _matches(pattern: str) -> list[str]:
     """Return the places of the traces that a pattern matches, sorted."""
-    plain = pattern[: _WILD.search(pattern).start()].rpartition("/")[0]  # type: ignore[union-attr]
     query = ""
-    if is_uri(pattern):  # "?" begins the options of a URI, not a wildcard
+    if is_uri(pattern):
         pattern, mark, options = pattern.partition("?")
         query = mark + options
+    wild = _WILD.search(pattern)
+    assert wild is not None
+    plain = pattern[: wild.start()].rpartition("/")[0]
     names = pattern[len(plain) :].strip("/").split("/")
     filesystem, root = filesystem_of((plain or ("/" if pattern.startswith("/") else ".")) + query)
     found = [""]

@@ -45,6 +45,7 @@ class _Value(NamedTuple):
     expression: Any
     kind: str
     constant: Any = None
+    is_whole: bool = False
 
 
 def parse_where(text: str, schema: pa.Schema) -> ds.Expression:
@@ -55,7 +56,7 @@ def parse_where(text: str, schema: pa.Schema) -> ds.Expression:
         tree = ast.parse(text.strip(), mode="eval")
         return _Parser(schema).condition(tree.body)
     except SyntaxError as error:
-        raise WhereError(f"{text!r} is no condition: {error.msg} at character {error.offset}") from None
+        raise WhereError(f"{text[:60]!r} is no condition: {(error.msg or '')[:100]}") from None
     except UnknownNameError as error:
         raise WhereError(str(error)) from None
     except (RecursionError, MemoryError):
@@ -66,7 +67,7 @@ def parse_where(text: str, schema: pa.Schema) -> ds.Expression:
 
 class _Parser:
     def __init__(self, schema: pa.Schema) -> None:
-        self._kinds = {field.name: _kind(field.type) for field in schema}
+        self._types = {field.name: field.type for field in schema}
 
     def condition(self, node: ast.expr) -> ds.Expression:
         if isinstance(node, ast.BoolOp):
@@ -92,7 +93,8 @@ class _Parser:
                 self._check_kinds(column, item, left, node)
                 if isinstance(node, ast.Name):
                     raise WhereError(f"'in' needs constants, got the column {node.id}")
-            found = reduce(operator.or_, (column.expression == item.constant for item in items), ds.scalar(False))
+            tests = (operator.eq(*_alike(column, item)) for item in items)
+            found = reduce(operator.or_, tests, ds.scalar(False))
             return found if isinstance(op, ast.In) else ~found
         if isinstance(op, ast.Is | ast.IsNot):
             if not (isinstance(right, ast.Constant) and right.value is None):
@@ -101,7 +103,7 @@ class _Parser:
             return null if isinstance(op, ast.Is) else ~null
         a, b = self._value(left), self._value(right)
         self._check_kinds(a, b, left, right)
-        return _COMPARE[type(op)](a.expression, b.expression)
+        return _COMPARE[type(op)](*_alike(a, b))
 
     def _check_kinds(self, a: _Value, b: _Value, left: ast.expr, right: ast.expr) -> None:
         if a.kind != b.kind:
@@ -117,7 +119,8 @@ class _Parser:
 
     def _value(self, node: ast.expr) -> _Value:
         if isinstance(node, ast.Name):
-            return _Value(ds.field(node.id), look_up("column", node.id, self._kinds))
+            type_ = look_up("column", node.id, self._types)
+            return _Value(ds.field(node.id), _kind(type_), is_whole=pa.types.is_integer(type_))
         sign = 1
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
             sign, node = -1, node.operand
@@ -128,10 +131,23 @@ class _Parser:
             if isinstance(value, int | float) and not isinstance(value, bool):
                 if isinstance(value, int) and not -(2**63) <= sign * value < 2**63:
                     raise WhereError(f"{sign * value} is no number of 64 bits")
-                return _Value(ds.scalar(sign * value), "number", sign * value)
+                return _Value(ds.scalar(sign * value), "number", sign * value, isinstance(value, int))
             if value is None:
                 raise WhereError("null is asked for with 'is None'")
         raise WhereError(f"{_shown(node)} has no place in a condition")
+
+
+def _alike(a: _Value, b: _Value) -> tuple[Any, Any]:
+    """Return both sides as expressions; whole numbers beside others as float64, which Arrow would not do above 2^24."""
+    if a.kind != "number" or a.is_whole == b.is_whole:
+        return a.expression, b.expression
+    return (a.expression if not a.is_whole else _real(a)), (b.expression if not b.is_whole else _real(b))
+
+
+def _real(value: _Value) -> Any:
+    if value.constant is not None:
+        return ds.scalar(float(value.constant))
+    return value.expression.cast(pa.float64(), safe=False)
 
 
 def _kind(type_: pa.DataType) -> str:

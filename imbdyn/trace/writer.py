@@ -29,6 +29,9 @@ from imbdyn.trace.schema import SCHEMA_VERSION
 #: A disk that took no rows is tried again after so many seconds.
 RETRY_SECONDS = 1.0
 
+#: A long run seals less often: after this part of the time that it has taken. Ten hours make some 500 parts a table.
+SEAL_SHARE = 0.01
+
 _STATUS = ("finished", "interrupted", "failed")
 
 
@@ -46,7 +49,7 @@ class TraceWriter:
         resume: go on with the trace that is in `out`, if there is one; `resume_after` must come before the first rows.
         rank: number of this process among those that write the run. Rank 0 claims the folder, the others join it.
         run_id: the same string for all ranks of the run, and no other run; needed if there are several.
-        flush_seconds: what was committed is sealed about this often.
+        flush_seconds: what was committed is sealed about this often, and in a long run after every hundredth of it.
         fsync_seconds: the journal is put on disk about this often: what a power cut may take.
 
     Raises: FileExistsError if `out` holds anything (with `force` or `resume`: anything but a trace), TraceError if the
@@ -67,6 +70,8 @@ class TraceWriter:
     ) -> None:
         if not 0 <= rank <= MAX_RANK:
             raise ValueError(f"rank must be 0 to {MAX_RANK}, got {rank}")
+        if force and resume:
+            raise ValueError("force replaces the trace that resume goes on with: give one of them")
         if rank and run_id is None:
             raise ValueError(f"rank {rank} needs the run_id of rank 0, to know its folder")
         self._rank = rank
@@ -124,6 +129,11 @@ class TraceWriter:
     def pressure(self) -> str | None:
         """Why the writer asks for fewer rows, in one sentence; None if it takes as many as come."""
         return self._commits.pressure()
+
+    @property
+    def commits(self) -> int:
+        """How many commits the writer has taken; those that are still on their way to the disk are among them."""
+        return self._pending.record - 1
 
     @property
     def resumes(self) -> bool:
@@ -336,6 +346,7 @@ class TraceWriter:
         """Sync and seal, until the writer is closed."""
         sync_at = monotonic() + self._fsync_seconds
         seal_at = monotonic() + self._flush_seconds
+        again_at = 0.0  # when what could not be sealed is tried again
         while True:
             self._wake.wait(max(0.0, min(sync_at, seal_at) - monotonic()))
             self._wake.clear()
@@ -346,9 +357,10 @@ class TraceWriter:
                 if now >= sync_at:
                     sync_at = now + self._fsync_seconds
                     self.sync()
-                if now >= seal_at or self._commits.waiting:
-                    seal_at = now + self._flush_seconds
-                    self._seal(everything=now >= seal_at - self._flush_seconds)
+                if now >= seal_at or (self._commits.waiting and now >= again_at):
+                    everything = now >= seal_at
+                    seal_at = now + max(self._flush_seconds, SEAL_SHARE * (now - self._started[1]))
+                    self._seal(everything=everything)
                 else:
                     with self._sealing:
                         self._write_run()
@@ -359,6 +371,7 @@ class TraceWriter:
                 return
             except Exception as error:  # raised in the training thread, which contains it
                 self._failure = error
+                again_at = monotonic() + RETRY_SECONDS
 
     def _seal(self, *, everything: bool) -> None:
         """Seal the closed segments, and with `everything` the current one too."""

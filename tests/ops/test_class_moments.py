@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from op_cases import DTYPES, SETTINGS, Rows, assert_accurate, lay_out, make_rows, row_cases
 from torch import Tensor
 
-from imbdyn.ops import class_moments
+from imbdyn.ops import ClassMoments, add_class_moments, class_moments
 from imbdyn.ops.class_moments import accumulator_dtype
 from imbdyn.ops.class_moments.reference import class_moments_reference
 
@@ -111,3 +113,53 @@ def test_result_is_bitwise_the_same_for_any_layout_of_the_labels(layout: str) ->
     assert strided.stride(0) == 2
     for a, b in zip(class_moments(case.matrix, case.labels, 5), class_moments(case.matrix, strided, 5), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [40, 20_000])
+def test_added_rows_count_as_if_all_had_been_read_in_one_pass(rows: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = (10 + torch.randn(rows, 7, generator=generator)).to(dtype)
+    y = torch.randint(0, 4, (rows,), generator=generator)
+    y[: rows // 3] = y[: rows // 3].clamp(max=1)  # two classes are absent from the first part, one from all
+    first, second, third = (slice(0, rows // 3), slice(rows // 3, rows // 2), slice(rows // 2, rows))
+    moments = class_moments(x[first], y[first], 5)
+    add_class_moments(moments, x[second], y[second])
+    add_class_moments(moments, x[third], y[third])
+    count, mean, m2 = class_moments_reference(x, y, 5)
+    # two roundings of mean and m2 to their dtype more than in one pass
+    tolerance = 1e-12 if dtype == torch.float64 else 5e-6
+    assert torch.equal(moments.count, count)
+    torch.testing.assert_close(moments.mean.double(), mean, rtol=tolerance, atol=0)
+    torch.testing.assert_close(moments.m2.double(), m2, rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_an_added_value_that_is_not_finite_stays(value: float) -> None:
+    x, y = torch.ones(6, 3), torch.tensor([0, 0, 0, 1, 1, 1])
+    moments = class_moments(x, y, 2)
+    added = x.clone()
+    added[1, 2] = value
+    add_class_moments(moments, added, y)
+    _, mean, m2 = class_moments_reference(torch.cat([x, added]), torch.cat([y, y]), 2)
+    torch.testing.assert_close(moments.mean.double(), mean, equal_nan=True, rtol=0, atol=0)
+    torch.testing.assert_close(moments.m2.double(), m2, equal_nan=True, rtol=0, atol=0)
+
+
+def test_after_a_bad_label_nothing_was_added() -> None:
+    moments = class_moments(torch.ones(3, 2), torch.tensor([0, 1, 1]), 2)
+    before = [t.clone() for t in moments]
+    with pytest.raises(ValueError, match=r"labels\[1\] is 2"):
+        add_class_moments(moments, torch.zeros(3, 2), torch.tensor([0, 2, 1]))
+    assert all(torch.equal(a, b) for a, b in zip(moments, before, strict=True))
+
+
+def test_moments_that_do_not_fit_are_refused() -> None:
+    x, y = torch.ones(3, 2), torch.tensor([0, 1, 1])
+    moments = class_moments(x, y, 2)
+    with pytest.raises(ValueError, match="need mean and m2"):
+        add_class_moments(moments, torch.ones(3, 4), y)
+    with pytest.raises(ValueError, match="need mean and m2"):
+        add_class_moments(moments, x.double(), y)
+    with pytest.raises(ValueError, match="contiguous"):
+        add_class_moments(ClassMoments(moments.count, torch.ones(2, 2).t(), moments.m2), x, y)

@@ -33,6 +33,11 @@ LIBRARY_CALLS = [
         (torch.zeros(8, 5, dtype=torch.float64), Z.matrix, Z.labels, -100),
         id="add_class_logits",
     ),
+    pytest.param(
+        torch.ops.imbdyn.add_class_moments.default,
+        (torch.ones(5, dtype=torch.int64), torch.ones(5, 6), torch.ones(5, 6), A.matrix, A.labels, -100),
+        id="add_class_moments",
+    ),
     pytest.param(torch.ops.imbdyn.class_gram.default, (A.matrix, D, A.labels, 5, None, -100), id="class_gram"),
     pytest.param(
         torch.ops.imbdyn.class_gram.default, (A.matrix, D, A.labels, 5, SAMPLES, -100), id="class_gram of samples"
@@ -68,10 +73,17 @@ def added_logits(logits: torch.Tensor) -> torch.Tensor:
     return sums
 
 
+def added_moments(features: torch.Tensor) -> torch.Tensor:
+    moments = ops.class_moments(features, A.labels, 5)
+    ops.add_class_moments(moments, features, A.labels)
+    return moments.m2
+
+
 #: The public functions as a user's compiled function would call them.
 PUBLIC_CALLS = [
     pytest.param(lambda x: ops.class_moments(x * 2, A.labels, 5), id="class_moments"),
     pytest.param(lambda x: ops.class_logits(x[:, :5] * 2, Z.labels), id="class_logits"),
+    pytest.param(lambda x: added_moments(x * 2), id="add_class_moments"),
     pytest.param(lambda x: added_logits(x[:, :5] * 2), id="add_class_logits"),
     pytest.param(lambda x: ops.class_gram(x * 2, D, A.labels, 5), id="class_gram"),
     pytest.param(lambda x: ops.class_gram(x * 2, D, A.labels, 5, SAMPLES), id="class_gram of samples"),

@@ -503,3 +503,22 @@ def wait_until(condition) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.005)
+
+
+def test_a_sync_that_failed_is_done_again(writer, monkeypatch):
+    writer.append("classes", step=1, **KEY)
+    writer.commit()
+    synced = []
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            writer.sync()
+    with monkeypatch.context() as watched:
+        watched.setattr(os, "fsync", synced.append)
+        writer.sync()
+        writer.sync()
+    assert len(synced) == 2, "the segment and the name of it in its folder, once"

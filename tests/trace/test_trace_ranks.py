@@ -68,10 +68,10 @@ def test_of_runs_that_claim_a_folder_at_once_one_gets_it(tmp_path):
 
 def test_a_run_between_the_look_and_the_claim_is_not_overwritten(tmp_path, monkeypatch):
     create = _claim._create
+    TraceWriter(tmp_path / "other").close("finished")
 
     def be_late(temporary, path):
-        monkeypatch.setattr(_claim, "_create", create)
-        TraceWriter(tmp_path / "run").close("finished")
+        path.write_bytes((tmp_path / "other" / "run.json").read_bytes())
         create(temporary, path)
 
     monkeypatch.setattr(_claim, "_create", be_late)

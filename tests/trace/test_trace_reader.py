@@ -5,7 +5,6 @@ import sys
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 import pytest
 
 import imbdyn
@@ -76,14 +75,6 @@ def test_a_run_may_have_any_name(tmp_path, monkeypatch, name):
     writer.append("classes", step=1, split="train", class_id=0)
     writer.close("finished")
     assert len(open_trace(name).classes) == len(pd.read_parquet(tmp_path / name / "classes")) == 1
-
-
-def test_a_column_that_an_older_part_lacks_is_null(trace):
-    part = min((trace.path / "features").iterdir())
-    pq.write_table(pq.ParquetFile(part).read().drop_columns(["nc4"]), part)
-    nc4 = trace.table("features")["nc4"]
-    assert nc4[:12].null_count == 12
-    assert nc4[12:].null_count == 5
 
 
 @pytest.mark.parametrize("read", [Trace.dataset, Trace.table])

@@ -40,7 +40,10 @@ def test_what_was_left_in_the_journal_is_sealed_and_run_json_says_from_where_it_
     (resumed,) = open_trace(killed).run["resumed"]
     assert (resumed["step"], resumed["parts"]) == (8, {"steps/0000": 2})
     assert resumed["journal_bytes_lost"] == {"0000-00000001.journal": len(b"a record that was cut short")}
-    assert sorted(row["step"] for row in read_table(killed, "steps")) == sorted([*range(1, 11), 9, 10, 11])
+    assert [(row["step"], row["loss"]) for row in read_table(killed, "steps")] == [
+        *((step, 1.0) for step in range(1, 9)),
+        *((step, 2.0) for step in (9, 10, 11)),
+    ]
 
 
 def test_a_run_is_resumed_again_and_again(killed):
@@ -55,6 +58,10 @@ def test_a_run_is_resumed_again_and_again(killed):
         (5, {"steps/0000": 3}),
     ]
     assert run["status"] == "interrupted"
+    assert [(row["step"], row["loss"]) for row in read_table(killed, "steps")] == [
+        *((step, 1.0) for step in range(1, 6)),
+        (6, 5.0),
+    ]
 
 
 def test_records_go_on_where_they_ended(killed):
@@ -89,6 +96,8 @@ def test_a_folder_without_a_trace_is_started_or_refused(tmp_path):
     write(writer, (1,), 1.0)
     writer.close("finished")
     assert len(open_trace(tmp_path / "new").steps) == 1
+    with pytest.raises(ValueError, match="give one of them"):
+        TraceWriter(tmp_path / "new", resume=True, force=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("mine")
     with pytest.raises(FileExistsError, match="never overwritten"):

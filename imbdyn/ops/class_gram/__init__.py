@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from imbdyn.ops._checks import IGNORE_INDEX, check_num_classes, check_rows
+from imbdyn.ops._checks import IGNORE_INDEX, check_num_classes, check_rows, without_graph
 from imbdyn.ops._library import define, implement
 from imbdyn.ops._library import register as register_second
 from imbdyn.ops.class_gram.cpu import register as register_cpu
@@ -59,8 +59,8 @@ def class_gram(
     """
     _check(inputs, grad_outputs, labels, num_classes, samples)
     return ClassGram(
-        *torch.ops.imbdyn.class_gram(
-            inputs.detach(), grad_outputs.detach(), labels, num_classes, samples, ignore_index, sample_norms
+        *_CLASS_GRAM(
+            without_graph(inputs), without_graph(grad_outputs), labels, num_classes, samples, ignore_index, sample_norms
         )
     )
 
@@ -84,8 +84,8 @@ def class_gram_linear(
         the weight's ClassGram and the bias's.
     """
     _check(inputs, grad_outputs, labels, num_classes, samples)
-    of_weight_and_bias = torch.ops.imbdyn.class_gram_linear(
-        inputs.detach(), grad_outputs.detach(), labels, num_classes, samples, ignore_index, sample_norms
+    of_weight_and_bias = _CLASS_GRAM_LINEAR(
+        without_graph(inputs), without_graph(grad_outputs), labels, num_classes, samples, ignore_index, sample_norms
     )
     return ClassGram(*of_weight_and_bias[:2]), ClassGram(*of_weight_and_bias[2:])
 
@@ -134,9 +134,9 @@ def class_gram_conv(
     before = check_convolution(inputs, grad_outputs, labels, kernel_size, stride, padding, dilation, groups)
     check_num_classes(num_classes)
     return ClassGram(
-        *torch.ops.imbdyn.class_gram_conv(
-            inputs.detach(),
-            grad_outputs.detach(),
+        *_CLASS_GRAM_CONV(
+            without_graph(inputs),
+            without_graph(grad_outputs),
             labels,
             num_classes,
             kernel_size,
@@ -179,9 +179,11 @@ def _fake_linear(
 
 _ROWS = "Tensor inputs, Tensor grad_outputs, Tensor labels, int num_classes"
 _OPTIONS = "int ignore_index, bool sample_norms=True"
-define(f"class_gram({_ROWS}, Tensor? samples, {_OPTIONS}) -> (Tensor, Tensor)", _fake)
-define(f"class_gram_linear({_ROWS}, Tensor? samples, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)", _fake_linear)
-define(
+_CLASS_GRAM = define(f"class_gram({_ROWS}, Tensor? samples, {_OPTIONS}) -> (Tensor, Tensor)", _fake)
+_CLASS_GRAM_LINEAR = define(
+    f"class_gram_linear({_ROWS}, Tensor? samples, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor)", _fake_linear
+)
+_CLASS_GRAM_CONV = define(
     f"class_gram_conv({_ROWS}, int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups, {_OPTIONS}) "
     "-> (Tensor, Tensor)",
     _fake,

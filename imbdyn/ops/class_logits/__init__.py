@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from imbdyn.ops._checks import IGNORE_INDEX, check_num_classes, check_rows
+from imbdyn.ops._checks import IGNORE_INDEX, check_num_classes, check_rows, without_graph
 from imbdyn.ops._library import define, implement, register
 from imbdyn.ops.class_logits.cpu import register as register_cpu
 from imbdyn.ops.class_logits.reference import class_logits_reference
@@ -53,7 +53,7 @@ def class_logits(logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORE_I
     """
     check_rows("logits", logits, labels)
     check_num_classes(logits.shape[1])
-    return ClassLogits(*torch.ops.imbdyn.class_logits(logits.detach(), labels, ignore_index).unbind(0))
+    return ClassLogits(*_CLASS_LOGITS(without_graph(logits), labels, ignore_index).unbind(0))
 
 
 def add_class_logits(sums: Tensor, logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORE_INDEX) -> None:
@@ -64,7 +64,7 @@ def add_class_logits(sums: Tensor, logits: Tensor, labels: Tensor, *, ignore_ind
     check_rows("logits", logits, labels)
     if sums.dtype != torch.float64 or sums.shape != (len(ClassLogits._fields), logits.shape[1]):
         raise ValueError(f"sums must be float64 [8, {logits.shape[1]}], got {sums.dtype} {list(sums.shape)}")
-    torch.ops.imbdyn.add_class_logits(sums, logits.detach(), labels, ignore_index)
+    _ADD_CLASS_LOGITS(sums, without_graph(logits), labels, ignore_index)
 
 
 def _fake(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:  # noqa: ARG001
@@ -79,8 +79,10 @@ def _add_reference(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: i
     sums += class_logits_reference(logits, labels, ignore_index)
 
 
-define("class_logits(Tensor logits, Tensor labels, int ignore_index) -> Tensor", _fake)
-define("add_class_logits(Tensor(a!) sums, Tensor logits, Tensor labels, int ignore_index) -> ()", _fake_add)
+_CLASS_LOGITS = define("class_logits(Tensor logits, Tensor labels, int ignore_index) -> Tensor", _fake)
+_ADD_CLASS_LOGITS = define(
+    "add_class_logits(Tensor(a!) sums, Tensor logits, Tensor labels, int ignore_index) -> ()", _fake_add
+)
 implement("class_logits", "reference", "any", "plain torch, float64", class_logits_reference)
 register("add_class_logits", "any", _add_reference)
 register_cpu()

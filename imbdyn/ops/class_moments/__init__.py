@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from imbdyn.ops._checks import IGNORE_INDEX, check_num_classes, check_rows
-from imbdyn.ops._library import define, implement
+from imbdyn.ops._checks import IGNORE_INDEX, check_num_classes, check_rows, without_graph
+from imbdyn.ops._library import define, implement, register
 from imbdyn.ops.class_moments.cpu import register as register_cpu
 from imbdyn.ops.class_moments.cuda import register as register_cuda
 from imbdyn.ops.class_moments.reference import class_moments_reference
@@ -54,7 +54,37 @@ def class_moments(
     """
     check_rows("features", features, labels)
     check_num_classes(num_classes)
-    return ClassMoments(*torch.ops.imbdyn.class_moments(features.detach(), labels, num_classes, ignore_index))
+    return ClassMoments(*_CLASS_MOMENTS(without_graph(features), labels, num_classes, ignore_index))
+
+
+def add_class_moments(
+    moments: ClassMoments, features: Tensor, labels: Tensor, *, ignore_index: int = IGNORE_INDEX
+) -> None:
+    """Add rows to the moments that `class_moments` has returned, in place, as if all had been read in one pass.
+
+    mean = mean_a + d n_b / n and m2 = m2_a + m2_b + d^2 n_a n_b / n, with d = mean_b - mean_a and n = n_a + n_b. Only
+    the classes that are present are touched: with many classes this is far less than making new moments.
+
+    Args:
+        moments: contiguous; mean and m2 [C, D] of the dtype that `class_moments` returns for these features.
+        features, labels, ignore_index: as for `class_moments`.
+
+    Raises:
+        ValueError, TypeError: as `class_moments`, and for moments that do not fit the features. Nothing was added then.
+
+    Source: Chan, Golub, LeVeque (1979).
+    """
+    check_rows("features", features, labels)
+    count, mean, m2 = moments
+    shape, dtype = (len(count), features.shape[1]), accumulator_dtype(features.dtype)
+    if not (mean.shape == m2.shape == shape and mean.dtype == m2.dtype == dtype and count.dtype == torch.int64):
+        raise ValueError(
+            f"moments of these features need mean and m2 {dtype} {list(shape)}, got {mean.dtype} {list(mean.shape)} "
+            f"and {m2.dtype} {list(m2.shape)}"
+        )
+    if not (count.is_contiguous() and mean.is_contiguous() and m2.is_contiguous()):
+        raise ValueError("moments must be contiguous")
+    _ADD_CLASS_MOMENTS(count, mean, m2, without_graph(features), labels, ignore_index)
 
 
 def _fake(features: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG001
@@ -67,6 +97,20 @@ def _fake(features: Tensor, labels: Tensor, num_classes: int, ignore_index: int)
     )
 
 
+def _fake_add(*_: object) -> None:
+    return None
+
+
+def _add(count: Tensor, mean: Tensor, m2: Tensor, features: Tensor, labels: Tensor, ignore_index: int) -> None:
+    n_new, mean_new, m2_new = _CLASS_MOMENTS(features, labels, len(count), ignore_index)
+    before, new = (n.to(mean.dtype)[:, None] for n in (count, n_new))
+    weight = new / (before + new).clamp(min=1)
+    delta = mean_new - mean
+    m2 += m2_new + delta.square() * before * weight
+    mean.copy_(torch.where(delta.isfinite(), mean + delta * weight, mean * (1 - weight) + mean_new * weight))
+    count += n_new
+
+
 def _from_reference(
     features: Tensor, labels: Tensor, num_classes: int, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -75,10 +119,16 @@ def _from_reference(
     return count, mean.to(dtype), m2.to(dtype)
 
 
-define(
+_CLASS_MOMENTS = define(
     "class_moments(Tensor features, Tensor labels, int num_classes, int ignore_index) -> (Tensor, Tensor, Tensor)",
     _fake,
 )
+_ADD_CLASS_MOMENTS = define(
+    "add_class_moments(Tensor(a!) count, Tensor(b!) mean, Tensor(c!) m2, Tensor features, Tensor labels, "
+    "int ignore_index) -> ()",
+    _fake_add,
+)
 implement("class_moments", "reference", "any", "plain torch, float64", _from_reference)
+register("add_class_moments", "any", _add)
 register_cpu()
 register_cuda()

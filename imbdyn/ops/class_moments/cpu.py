@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from imbdyn.ops import _extension
 from imbdyn.ops._checks import bad_label
 from imbdyn.ops._library import implement, unavailable
+from imbdyn.ops._library import register as register_second
+
+_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+
+
+def _zeros_on_demand(rows: int, columns: int, *, dtype: torch.dtype) -> Tensor:
+    """Return zeros [rows, columns] in memory that the system hands out when it is touched: absent classes take none."""
+    return torch.from_numpy(np.zeros((rows, columns), _NUMPY[dtype]))
 
 
 def register() -> None:
@@ -21,10 +30,14 @@ def register() -> None:
         features: Tensor, labels: Tensor, num_classes: int, ignore_index: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
-        # Zero-filled: the kernel writes only the classes that are present.
         count = torch.zeros(num_classes, dtype=torch.int64)
-        mean = torch.zeros(num_classes, features.shape[1], dtype=dtype)
-        m2 = torch.zeros(num_classes, features.shape[1], dtype=dtype)
+        zeros = torch.zeros if num_classes <= len(labels) else _zeros_on_demand
+        mean = zeros(num_classes, features.shape[1], dtype=dtype)
+        m2 = zeros(num_classes, features.shape[1], dtype=dtype)
+        add(count, mean, m2, features, labels, ignore_index)
+        return count, mean, m2
+
+    def add(count: Tensor, mean: Tensor, m2: Tensor, features: Tensor, labels: Tensor, ignore_index: int) -> None:
         row = _C.class_moments(
             features.data_ptr(),
             _extension.element_type("features", features.dtype),
@@ -32,7 +45,7 @@ def register() -> None:
             *features.stride(),
             labels.data_ptr(),
             labels.stride(0),
-            num_classes,
+            len(count),
             ignore_index,
             count.data_ptr(),
             mean.data_ptr(),
@@ -40,7 +53,7 @@ def register() -> None:
             torch.get_num_threads(),
         )
         if row >= 0:
-            raise bad_label(row, int(labels[row]), num_classes, ignore_index)
-        return count, mean, m2
+            raise bad_label(row, int(labels[row]), len(count), ignore_index)
 
     implement("class_moments", "cpu", "cpu", f"C++, {_C.active_isa()}", class_moments_cpu)
+    register_second("add_class_moments", "cpu", add)

@@ -68,9 +68,7 @@ def norm_gradients(
         if given is not None and given.shape != (channels,):
             raise ValueError(f"{name} must be [C] with C={channels}, got {tuple(given.shape)}")
     with torch.no_grad():
-        return NormGradients(
-            *torch.ops.imbdyn.norm_gradients(input, grad_output, num_groups, across_units, mean, variance, eps)
-        )
+        return NormGradients(*_NORM_GRADIENTS(input, grad_output, num_groups, across_units, mean, variance, eps))
 
 
 def norm_gradients_rows(
@@ -99,7 +97,7 @@ def norm_gradients_rows(
     if input.shape[2] == 0:
         raise ValueError(f"input must have a column to be normalised, got shape {tuple(input.shape)}")
     with torch.no_grad():
-        return NormGradients(*torch.ops.imbdyn.norm_gradients_rows(input, grad_output, centred, eps))
+        return NormGradients(*_NORM_GRADIENTS_ROWS(input, grad_output, centred, eps))
 
 
 def _check(input: Tensor, grad_output: Tensor) -> None:
@@ -131,12 +129,14 @@ def _fake_rows(input: Tensor, grad_output: Tensor, centred: bool, eps: float) ->
     return input.new_empty(shape, dtype=dtype), input.new_empty(shape, dtype=dtype)
 
 
-define(
+_NORM_GRADIENTS = define(
     "norm_gradients(Tensor input, Tensor grad_output, int num_groups, bool across_units, Tensor? mean, "
     "Tensor? variance, float eps) -> (Tensor, Tensor)",
     _fake,
 )
-define("norm_gradients_rows(Tensor input, Tensor grad_output, bool centred, float eps) -> (Tensor, Tensor)", _fake_rows)
+_NORM_GRADIENTS_ROWS = define(
+    "norm_gradients_rows(Tensor input, Tensor grad_output, bool centred, float eps) -> (Tensor, Tensor)", _fake_rows
+)
 implement("norm_gradients", "portable", "any", "plain torch", norm_gradients_portable)
 register_second("norm_gradients_rows", "any", norm_gradients_rows_portable)
 register_cpu()

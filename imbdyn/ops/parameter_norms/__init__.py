@@ -58,7 +58,7 @@ def parameter_norms(
     _check_shapes("previous", previous, shapes)
     with torch.no_grad():
         return ParameterNorms(
-            *torch.ops.imbdyn.parameter_norms(list(params), list(grads), list(previous), -1 if rows is None else rows)
+            *_PARAMETER_NORMS(list(params), list(grads), list(previous), -1 if rows is None else rows)
         )
 
 
@@ -83,6 +83,8 @@ def _fake(
     )
 
 
-define("parameter_norms(Tensor[] params, Tensor?[] grads, Tensor?[] previous, int rows) -> (Tensor, Tensor)", _fake)
+_PARAMETER_NORMS = define(
+    "parameter_norms(Tensor[] params, Tensor?[] grads, Tensor?[] previous, int rows) -> (Tensor, Tensor)", _fake
+)
 implement("parameter_norms", "reference", "any", "plain torch, float64", parameter_norms_reference)
 register_cpu()

@@ -1,4 +1,4 @@
-"""The small formulas: merged moments, motion of a weight, rates of a window, shift of features."""
+"""The small formulas: motion of a weight, rates of a window, shift of features."""
 
 from __future__ import annotations
 
@@ -9,19 +9,7 @@ import torch
 from imbdyn.ops import class_moments
 from imbdyn.statistics.features import shift, summarise
 from imbdyn.statistics.logits import class_rates, overall_rates
-from imbdyn.statistics.moments import merge
 from imbdyn.statistics.weights import weight_motion
-
-
-def test_merged_moments_are_those_of_all_rows() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = 1e4 + torch.randn(300, 7, generator=generator, dtype=torch.float64)
-    y = torch.randint(0, 4, (300,), generator=generator)
-    y[:100] = y[:100].clamp(max=2)  # class 3 is absent from the first part
-    parts = [class_moments(x[s], y[s], 5) for s in (slice(0, 100), slice(100, 130), slice(130, 300))]
-    merged = merge(merge(parts[0], parts[1]), parts[2])
-    for read, whole in zip(merged, class_moments(x, y, 5), strict=True):
-        torch.testing.assert_close(read, whole, rtol=1e-9, atol=1e-12)
 
 
 def test_rotation_is_exact_for_small_angles() -> None:
