@@ -54,7 +54,7 @@ def wait_until(holds, seconds: float = 10.0) -> None:
     end = monotonic() + seconds
     while not holds():
         assert monotonic() < end, "it did not happen in time"
-        sleep(0.01)
+        sleep(0.05)
 
 
 def staging_is_empty(tmp_path: Path) -> bool:
