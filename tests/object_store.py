@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +29,8 @@ class S3:
         self.faults = 0
         #: Requests with this access key are answered as those of an expired one, under fault "expired".
         self.expired_key = ""
+        #: Called once, before the first request that begins with its key is passed on.
+        self.before: dict[str, Callable[[], None]] = {}
         self._recovered = threading.Event()
         #: Method and path of each request that came, faults included.
         self.requests: list[str] = []
@@ -108,6 +110,8 @@ def _handler(s3: S3) -> type[BaseHTTPRequestHandler]:
 
         def pass_on(self) -> None:
             s3.requests.append(f"{self.command} {self.path}")
+            for start in [start for start in s3.before if s3.requests[-1].startswith(start)]:
+                s3.before.pop(start)()
             body = b"".join(self.body())
             if s3.fault == "silent":
                 s3.struck(wait=3600)

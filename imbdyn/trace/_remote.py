@@ -82,16 +82,17 @@ class Remote:
 
     def holds(self, name: str, source: Path) -> bool:
         """Whether the store has a file of that name, with the size and the last bytes of `source`."""
-        path = f"{self._root}/{name}"
-        info = self._filesystem.get_file_info(path)
         size = source.stat().st_size
-        if info.type != fs.FileType.File or info.size != size:
-            return False
         start = max(0, size - _CONFIRMED_BYTES)
-        with source.open("rb") as local, self._filesystem.open_input_file(path) as file:
-            local.seek(start)
-            file.seek(start)
-            return local.read() == bytes(file.read(size - start))
+        try:
+            with source.open("rb") as local, self._filesystem.open_input_file(f"{self._root}/{name}") as file:
+                if file.size() != size:
+                    return False
+                local.seek(start)
+                file.seek(start)
+                return local.read() == bytes(file.read(size - start))
+        except FileNotFoundError:
+            return False
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""

@@ -14,7 +14,7 @@ from imbdyn.trace._format import RUN_FILE
 from imbdyn.trace._remote import STORE_ERRORS, Remote, field_of
 from imbdyn.trace._run_folder import read_run
 from imbdyn.trace._sealer import recover
-from imbdyn.trace._staging import held, parts_in, records_in, remove_staging
+from imbdyn.trace._staging import held, is_staging, parts_in, records_in, remove_staging
 from imbdyn.trace.run_file import TraceError
 
 #: The first wait between two attempts; each is twice as long as the one before, and drawn between half of it and all.
@@ -44,7 +44,7 @@ def send_staged(folder: Path, remote: Remote | None = None) -> list[str]:
         place belongs to another run by now, OSError if the store does not take it all: then the rest stays.
     """
     run = read_run(folder)
-    if not isinstance(run.get("out"), str) or run.get("staging") is None:
+    if not is_staging(folder, run.get("out")):
         raise TraceError(f"{folder} is not the staging folder of a trace that goes to a store")
     remote = remote or Remote(run["out"])
     with held(folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -37,6 +38,14 @@ def staged_beside(uri: str, name: str) -> Path:
 def staged(uri: str) -> list[Path]:
     """Return the staging folders on this machine in which something waits for `uri`, of all its runs and ranks."""
     return sorted(path for path in staging_root().glob(f"{_hash(public_uri(uri))}-*") if path.is_dir())
+
+
+def is_staging(folder: Path, out: object) -> bool:
+    """Whether `folder` is a staging folder whose run.json says `out`, and not a copy of the trace that is there."""
+    return (
+        isinstance(out, str)
+        and re.fullmatch(rf"{_hash(out)}-[0-9a-f]{{16}}-\d{{4}}", folder.absolute().name) is not None
+    )
 
 
 @contextmanager

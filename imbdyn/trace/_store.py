@@ -123,6 +123,7 @@ def _s3(uri: str, attempts: int) -> tuple[fs.FileSystem, str]:
         secret_key=unquote(secret) or None,
         connect_timeout=CONNECT_SECONDS,
         request_timeout=ANSWER_SECONDS,
+        allow_delayed_open=True,  # one request for a small file instead of three
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=attempts),
         **options,
         **flags,

@@ -16,6 +16,7 @@ from time import time
 from typing import Any
 
 from imbdyn import __version__
+from imbdyn.trace._claim import LostClaimError
 from imbdyn.trace._damage import UntrustedError
 from imbdyn.trace._files import sync_folder, whole_file
 from imbdyn.trace._format import (
@@ -30,12 +31,13 @@ from imbdyn.trace._format import (
 from imbdyn.trace._journal import record_header
 from imbdyn.trace._part import write_part
 from imbdyn.trace._parts import Part
+from imbdyn.trace._remote import Remote
 from imbdyn.trace._resend import send_staged
 from imbdyn.trace._resumed import inferred_resumed
 from imbdyn.trace._run_folder import RunFolder
 from imbdyn.trace._sealer import Sealer
 from imbdyn.trace._segments import Segment, parse_segment, salvaged_payloads
-from imbdyn.trace._staging import staged, staging_root
+from imbdyn.trace._staging import is_staging, staged
 from imbdyn.trace._store import is_uri
 from imbdyn.trace.check import Checker, Report, lost_rows
 from imbdyn.trace.run_file import TraceError, encode_run
@@ -72,7 +74,7 @@ def repair(place: str | os.PathLike[str]) -> Repair:
     root = Path(place)
     checker = Checker(RunFolder(place))
     before = checker.report()
-    if checker.run is not None and checker.run.get("out") and root.absolute().parent == staging_root():
+    if checker.run is not None and is_staging(root, checker.run.get("out")):
         return _send(str(checker.run["out"]), [root])
     _refuse_if_alive(root, before.status)
     work = _Work(root, checker)
@@ -88,8 +90,14 @@ def repair(place: str | os.PathLike[str]) -> Repair:
 
 def _send(uri: str, folders: Sequence[Path]) -> Repair:
     """Send what waits in staging folders, and check what is in the store then."""
-    done = [f"{name} was sent from {folder}" for folder in folders for name in send_staged(folder)]
-    return Repair(None, Checker(RunFolder(uri)).report(), done)
+    remote = Remote(uri)
+    done, lost = [], []
+    for folder in folders:
+        try:
+            done += [f"{name} was sent from {folder}" for name in send_staged(folder, remote)]
+        except LostClaimError as error:  # the place is another run's: that is no reason to keep back the others
+            lost.append(str(error))
+    return Repair(None, Checker(RunFolder(uri)).report(), done, lost)
 
 
 class _Work:

@@ -42,3 +42,39 @@ def test_a_copy_of_a_trace_that_was_sent_is_no_staging_folder(uri, tmp_path):
     result = CliRunner().invoke(main, ["check", str(copy), "--repair"])
     assert result.exit_code == 0, result.output
     assert len(open_trace(copy).classes) == 2
+
+
+def test_credentials_of_the_uri_are_used_and_what_another_run_has_replaced_is_no_obstacle(
+    s3, uri, request, monkeypatch
+):
+    monkeypatch.setattr(_upload, "CLOSE_SECONDS", 0.1)
+    uri = s3.uri(f"bucket/{request.node.name}", key="of-the-uri")
+    writers = []
+    for force in (False, True):
+        writers.append(TraceWriter(uri, force=force))
+        s3.begin("refuse")
+        writers[-1].append("steps", step=1, split="train")
+        with pytest.raises(OSError, match="--repair"):
+            writers[-1].close("finished")
+        s3.recover()
+    s3.begin("expired", key="of-the-environment")
+    result = CliRunner().invoke(main, ["check", uri, "--repair"])
+    s3.recover()
+    assert result.exit_code == 0, result.output
+    assert f"lost:     {writers[0].path} is not sent to" in result.output
+    assert len(open_trace(uri).steps) == 1
+    assert staged(uri) == [writers[0].path]
+
+
+def test_a_staging_folder_is_known_wherever_it_is(s3, uri, tmp_path, monkeypatch):
+    monkeypatch.setattr(_upload, "CLOSE_SECONDS", 0.1)
+    writer = TraceWriter(uri)
+    s3.begin("refuse")
+    writer.append("steps", step=1, split="train")
+    with pytest.raises(OSError, match="--repair"):
+        writer.close("finished")
+    s3.recover()
+    monkeypatch.setenv("IMBDYN_STAGING", str(tmp_path / "elsewhere"))
+    assert CliRunner().invoke(main, ["check", str(writer.path), "--repair"]).exit_code == 0
+    assert len(open_trace(uri).steps) == 1
+    assert not writer.path.exists()

@@ -1,9 +1,7 @@
 """A Monitor and the command line with a store for `out`, read back by open_trace."""
 
-import json
-import threading
+from io import BytesIO
 from pathlib import Path
-from time import sleep
 
 import pandas as pd
 import pytest
@@ -16,8 +14,10 @@ from imbdyn import Monitor, open_trace
 from imbdyn.cli import main
 from imbdyn.monitor.problems import ImbdynWarning
 from imbdyn.trace import TraceWriter, _upload
+from imbdyn.trace._remote import Remote
 from imbdyn.trace._resend import send_staged
 from imbdyn.trace._staging import staged
+from imbdyn.trace.run_file import encode_run
 from imbdyn.trace.schema import TABLES
 
 #: What differs between two equal runs.
@@ -83,47 +83,40 @@ def test_a_store_that_fails_is_a_warning_and_training_goes_on(s3, uri, monkeypat
     assert open_trace(uri).steps["step"].nunique() == 6
 
 
-def test_the_command_line_trains_into_a_store(s3, request, tmp_path):
+def test_the_command_line_trains_into_a_store(s3, request, tmp_path, monkeypatch):
+    traces = []
+    monkeypatch.setattr("imbdyn.cli.run.print_report", lambda found, **_: traces.extend(found))
+    monkeypatch.setattr("imbdyn.experiments.run.RUN_NAMES", ("balanced",))  # one of three, for the time that they take
     config = tmp_path / "tiny.toml"
-    config.write_text(
-        "[train]\nepochs = 1\nbatch_size = 512\n[model]\nchannels = 4\nhidden = 16\n[monitor]\ninterval = 9\n",
-        encoding="utf-8",
-    )
+    config.write_text("[train]\nepochs = 1\nbatch_size = 512\n[model]\nchannels = 4\nhidden = 16\n", encoding="utf-8")
     out = s3.uri(f"bucket/{request.node.name}", key="SECRET")
-    result = CliRunner().invoke(main, ["run", str(config), "--out", out, "--json"])
+    result = CliRunner().invoke(main, ["run", str(config), "--out", out])
     assert result.exit_code == 0, result.output
-    assert "SECRET" not in result.output
-    paths = [run["path"] for run in json.loads(result.stdout)["runs"]]
-    assert [Path(path).parts[-3:] for path in paths] == [
-        (request.node.name, "tiny-seed0", name) for name in ("balanced", "imbalanced", "scarce")
+    assert [(Path(trace.path).parts[-3:], trace.run["status"]) for trace in traces] == [
+        ((request.node.name, "tiny-seed0", "balanced"), "finished")
     ]
     assert f"The traces are in s3://bucket/{request.node.name}/tiny-seed0?" in result.stderr
     assert list((tmp_path / "staging").iterdir()) == []
     again = CliRunner().invoke(main, ["run", str(config), "--out", out])
     assert again.exit_code == 2
-    assert "tiny-seed0/balanced" in again.output
+    assert f"s3://bucket/{request.node.name}/tiny-seed0/balanced?" in again.output
     assert "exists and is not overwritten" in again.output
     kept = CliRunner().invoke(main, ["run", str(config), "--out", out, "--resume"])
-    assert "Finished and kept: balanced, imbalanced, scarce." in kept.stderr
+    assert "Finished and kept: balanced." in kept.stderr
+    assert "SECRET" not in result.output + again.output + kept.output
 
 
-def test_a_run_json_that_is_replaced_while_it_is_read_is_read_again(uri):
+def test_a_run_json_that_is_replaced_while_it_is_read_is_read_again(s3, uri, request):
     writer = TraceWriter(uri)
-    stop = threading.Event()
+    records = [encode_run({**open_trace(uri).run, "note": "x" * size}) for size in (9_000, 10)]
 
-    def change() -> None:
-        size = 0
-        while not stop.is_set():
-            size = (size + 7919) % 60_000  # longer and shorter than the one before
-            writer.update_run(note="x" * size)
-            sleep(0.002)
+    remote = Remote(uri)  # now: pyarrow makes no S3 filesystem while a request is on its way
+    remote.write("run.json", BytesIO(records[0]))
 
-    changing = threading.Thread(target=change)
-    changing.start()
-    try:
-        for _ in range(30):
-            assert open_trace(uri).run["status"] == "running"
-    finally:
-        stop.set()
-        changing.join()
+    def replace() -> None:
+        remote.write("run.json", BytesIO(records[1]))
+
+    s3.before[f"GET /bucket/{request.node.name}/run.json"] = replace  # pyarrow has asked for the size with a HEAD
+    assert open_trace(uri).run["note"] == "x" * 10
+    assert s3.before == {}
     writer.close("finished")
