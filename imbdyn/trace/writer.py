@@ -22,6 +22,7 @@ from imbdyn.trace._pending import Pending
 from imbdyn.trace._run_folder import read_run
 from imbdyn.trace._run_record import RunRecord
 from imbdyn.trace._sealer import Sealer, next_sequences, recover
+from imbdyn.trace._segments import parse_segment
 from imbdyn.trace._store import filesystem_of, is_remote
 from imbdyn.trace._upload import Uploader
 from imbdyn.trace.schema import SCHEMA_VERSION
@@ -382,7 +383,7 @@ class TraceWriter:
                     self._commits.rotate()
             while self._commits.waiting:
                 segment = self._commits.waiting[0]
-                last, parts = self._sealer.seal(segment.read())
+                last, parts = self._sealer.seal(parse_segment(segment.read()))
                 for part in parts:
                     self._send(part)
                 self._sealer.remove(segment.path)

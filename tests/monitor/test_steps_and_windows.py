@@ -96,14 +96,16 @@ def test_features_of_the_same_data_do_not_shift(trained: imbdyn.Trace) -> None:
 
 def test_the_classifier_has_a_row_a_class_and_step(trained: imbdyn.Trace) -> None:
     classifier = trained.classifier
-    assert not classifier.duplicated(["step", "class_id"]).any()
-    assert sorted(classifier.step.unique()) == [1, 2, 4, 5, 6, 8, 10]
-    by_step = classifier.set_index("step")
-    assert by_step.loc[5].row_update_norm.isna().all(), "step 5 was not sampled, but evaluated"
-    assert by_step.loc[5].cos_class_mean.notna().sum() == 4
-    assert by_step.loc[4].cos_class_mean.isna().all()
-    assert by_step.loc[10].row_update_norm.notna().all()
-    assert by_step.loc[10].cos_class_mean.notna().sum() == 4
+    assert not classifier.duplicated(["step", "split", "class_id"]).any()
+    steps = {split: sorted(rows.step.unique()) for split, rows in classifier.groupby("split")}
+    assert steps == {"train": [1, 2, 4, 6, 8, 10], "train_eval": [5, 10], "test": [5, 10]}
+    sampled, evaluated = classifier[classifier.split == "train"], classifier[classifier.split != "train"]
+    assert sampled.row_update_norm.notna().all()
+    assert sampled.cos_class_mean.isna().all()
+    assert evaluated.row_update_norm.isna().all()
+    assert (evaluated.groupby(["step", "split"]).cos_class_mean.count() == 4).all()
+    norms = classifier[classifier.step == 10].pivot(index="class_id", columns="split", values="row_norm")
+    np.testing.assert_allclose(norms["test"], norms["train"], rtol=1e-6)
 
 
 def test_run_json_says_what_ran(trained: imbdyn.Trace) -> None:
