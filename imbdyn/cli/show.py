@@ -24,21 +24,21 @@ def command(runs: tuple[str, ...], as_json: bool) -> None:
     three runs of an experiment are compared with each other. Where a trace is damaged, the rest is shown, and the exit
     code is 1.
     """
+    from imbdyn.findings.groups import check_one_rank
     from imbdyn.trace import TraceError
 
     try:
         traces = [trace for given in runs for trace in _traces(given)]
+        for trace in traces:
+            check_one_rank(trace)
     except (TraceError, OSError) as error:
         raise UserError(str(error)) from error
     for trace in traces:
         missing = [key for key in ("class_names", "class_counts", "config", "overhead") if key not in trace.run]
         if missing:
             raise UserError(f"{trace.path} was not written by a Monitor: its run.json has no {', '.join(missing)}")
-    try:
-        with damage_told() as damage:
-            print_report(traces, as_json=as_json)
-    except TraceError as error:
-        raise UserError(str(error)) from error
+    with damage_told() as damage:
+        print_report(traces, as_json=as_json)
     if damage:
         raise click.exceptions.Exit(1)
 
@@ -50,6 +50,4 @@ def _traces(place: str) -> list[Trace]:
     path = Path(place)
     below = [] if (path / "run.json").exists() else sorted(record.parent for record in path.rglob("run.json"))
     opened = [open_trace(run) for run in below or [place]]
-    return [
-        trace for found in opened for trace in (found.runs.values() if isinstance(found, TraceSet) else [found])
-    ]
+    return [trace for found in opened for trace in (found.runs.values() if isinstance(found, TraceSet) else [found])]

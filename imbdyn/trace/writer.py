@@ -259,6 +259,7 @@ class TraceWriter:
                 self._say_how_it_ended(status)
         with self._sealing, self._lock:
             self._commits.close()
+            self._run.close()
             self._closed = True
         if self._uploader is not None:
             self._uploader.close()
