@@ -49,5 +49,5 @@ def _traces(place: str) -> list[Trace]:
 
     path = Path(place)
     below = [] if (path / "run.json").exists() else sorted(record.parent for record in path.rglob("run.json"))
-    opened = [open_trace(run) for run in below or [place]]
+    opened = [open_trace(run) for run in below] or [open_trace(place)]
     return [trace for found in opened for trace in (found.runs.values() if isinstance(found, TraceSet) else [found])]

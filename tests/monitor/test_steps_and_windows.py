@@ -12,6 +12,7 @@ from loops import CLASSES, monitored
 from torch import Tensor, nn
 
 import imbdyn
+from imbdyn.trace import TraceWriter
 
 
 @pytest.fixture
@@ -51,6 +52,27 @@ def test_windows_close_at_sampled_steps_and_at_the_end_of_an_epoch(trained: imbd
     assert (windows.lr == 0.1).all()
     assert (windows.step_seconds > 0).all()
     assert (windows.overhead_seconds > 0).all()
+
+
+def test_a_window_closes_with_each_flush_so_that_little_dies_with_the_process(
+    network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TraceWriter.__init__.__kwdefaults__, "flush_seconds", 0.0)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with imbdyn.Monitor(network, optimizer, CLASSES, tmp_path / "run", interval=1000) as monitor:
+        for _ in range(40):
+            with monitor.batch(labels):
+                F.cross_entropy(network(images), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        going_on = imbdyn.open_trace(tmp_path / "run")
+        assert going_on.steps[["since_step", "step", "sampled"]].to_numpy().tolist() == [
+            [0, 1, True],
+            [1, 17, False],
+            [17, 33, False],
+        ]
+        assert going_on.run["status"] == "running"
+    assert going_on.steps["count"].tolist() == [24, 16 * 24, 16 * 24, 7 * 24]
 
 
 def test_class_rows_of_a_window_and_absent_classes_are_null(trained: imbdyn.Trace) -> None:
