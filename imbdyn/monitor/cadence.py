@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from statistics import median
 from time import perf_counter
+from typing import Any
 
 #: Steps whose times are remembered to tell what a sampled step costs beyond the time spent in our own code.
 _REMEMBERED = 64
@@ -16,6 +18,8 @@ _LOGITS_AT_LEAST = 8
 _PAUSE = 8
 #: Medians are taken anew after every sampled step and every so many others: they too cost time.
 _ESTIMATE_EVERY = 16
+#: What `record` says that is added up over the processes of a run that was resumed.
+_ADDED_UP = ("sampled_steps", "logits_steps", "seconds", "hidden_seconds", "training_seconds")
 
 
 class Cadence:
@@ -57,6 +61,7 @@ class Cadence:
         self._hidden_per_sample = 0.0
         self._cost_of_sample = 0.0
         self._logits_interval = 1
+        self._earlier: dict[str, float] = {}
 
     def start(self) -> None:
         """Start the clock, at the first batch."""
@@ -115,24 +120,35 @@ class Cadence:
         self._step_started = self._lap_started = perf_counter()
         self._spent_before_step = self._spent_before_lap = self._spent
 
-    def record(self) -> dict[str, object]:
-        """Return what was read and what it cost, for run.json; seconds are wall-clock.
+    def go_on(self, steps: int, earlier: Mapping[str, Any]) -> None:
+        """Count on after `steps` steps, of which `record` returned `earlier`."""
+        self.steps = steps
+        self._earlier = {name: earlier[name] or 0 for name in _ADDED_UP}
+
+    def record(self) -> dict[str, Any]:
+        """Return what was read and what it cost, for run.json; seconds are wall-clock, those before a resumption too.
 
         `share` is the instrument's time over the rest of the time since the first batch. `hidden_seconds` is what
         sampled steps took longer than others beyond the time in our own code (cold caches, the allocator), estimated
         from medians; null where every step or none is sampled.
         """
-        bare = self._elapsed() - self._all_spent()
+        so_far: dict[str, float] = {
+            "sampled_steps": self.sampled_steps,
+            "logits_steps": self.logits_steps,
+            "seconds": self._all_spent(),
+            "hidden_seconds": self._hidden_per_sample * self.sampled_steps,
+            "training_seconds": self._elapsed() - self._all_spent(),
+        }
+        whole = {name: value + self._earlier.get(name, 0) for name, value in so_far.items()}
+        bare = whole["training_seconds"]
+        hidden_is_known = bool(self._hidden) or self._earlier.get("hidden_seconds", 0) > 0
         return {
             "budget": self._budget if self._interval is None else None,
             "interval": self._interval,
             "steps": self.steps,
-            "sampled_steps": self.sampled_steps,
-            "logits_steps": self.logits_steps,
-            "seconds": self._all_spent(),
-            "hidden_seconds": self._hidden_per_sample * self.sampled_steps if self._hidden else None,
-            "training_seconds": bare,
-            "share": self._all_spent() / bare if bare > 0 else None,
+            **whole,
+            "hidden_seconds": whole["hidden_seconds"] if hidden_is_known else None,
+            "share": whole["seconds"] / bare if bare > 0 else None,
         }
 
     def _elapsed(self) -> float:

@@ -242,7 +242,7 @@ class Monitor:
             raise ValueError("state_dict must come after an optimizer step, outside of batches and evaluations")
         with self._stopwatch:
             self._close_window()
-            state = {"version": _STATE_VERSION, "step": self._cadence.steps}
+            state = {"version": _STATE_VERSION, "step": self._cadence.steps, "overhead": self._cadence.record()}
             with self._problems.contained("writing the trace"):
                 self._recorder.sync()
             return state | self._recorder.state_dict()
@@ -256,7 +256,7 @@ class Monitor:
         if state["version"] > _STATE_VERSION:
             raise ValueError(f"the state has version {state['version']}, this imbdyn reads up to {_STATE_VERSION}")
         self._recorder.load_state_dict(state["step"], state)
-        self._cadence.steps = state["step"]
+        self._cadence.go_on(state["step"], state["overhead"])
 
     def __enter__(self) -> Monitor:
         return self

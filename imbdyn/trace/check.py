@@ -130,7 +130,8 @@ class Checker:
             return
         self._report.status = str(self.run.get("status"))
         for lost in self.run.get("lost", ()):
-            self._declared(RUN_FILE, f"lost: {lost}")
+            what = f"{lost.get('what')} (declared {lost.get('at')})" if isinstance(lost, dict) else lost
+            self._declared(RUN_FILE, f"lost: {what}")
         self._check_dropped(RUN_FILE, self.run)
 
     def _check_dropped(self, file: str, record: Mapping[str, Any]) -> None:

@@ -107,7 +107,11 @@ def test_a_resumed_training_leaves_the_history_of_one_that_was_not_ended(
     second.run(12)
     second.monitor.close()
     assert history(tmp_path / "run") == history(tmp_path / "whole")
-    assert open_trace(tmp_path / "run").run["class_counts"] == open_trace(tmp_path / "whole").run["class_counts"]
+    run, uninterrupted = open_trace(tmp_path / "run").run, open_trace(tmp_path / "whole").run
+    assert run["class_counts"] == uninterrupted["class_counts"]
+    for name in ("steps", "sampled_steps", "logits_steps"):
+        assert run["overhead"][name] == uninterrupted["overhead"][name], "counted over both processes"
+    assert run["overhead"]["seconds"] > torch.load(io.BytesIO(checkpoint))["monitor"]["overhead"]["seconds"] > 0
 
 
 def test_an_evaluation_that_came_after_the_checkpoint_is_not_doubled(tmp_path: Path) -> None:
