@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -77,13 +78,16 @@ def affordable(case: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="bare seconds of the training of a case")
-    parser.add_argument("--cases", default="", help="only those whose name contains this")
+    parser.add_argument("--cases", default="", help="only those whose name matches this regular expression")
+    parser.add_argument("--samples", type=int, help="batches of so many samples: more steps in the same time")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     print(f"{'':<34}{'steps':>7}{'realised':>10}{'said':>9}{'resolved':>10}   of peers")
     results = {}
     for name, case in (CASES | TINY).items():
-        if options.cases in name:
+        if re.search(options.cases, name):
+            if options.samples is not None:
+                case = case._replace(shape=(options.samples, *case.shape[1:]))
             r = measure(case, options.seconds)
             peers = affordable(name)
             results[name] = r | {"of peers": peers}
@@ -93,7 +97,7 @@ def main() -> None:
                 flush=True,
             )
     if options.json:
-        write_report(options.json, cases=results)
+        write_report(options.json, samples=options.samples, cases=results)
 
 
 if __name__ == "__main__":
