@@ -8,6 +8,8 @@ while the bare one has its turn.
     resolved     steps of a thousand that were resolved by class at that price
     of peers     what each peer could resolve for 1% of the training, from results/peers.json
 
+A case takes long: with --json only what was measured replaces what the file holds.
+
     python benchmarks/budget.py [--json benchmarks/results/budget.json]
 """
 
@@ -90,14 +92,15 @@ def main() -> None:
                 case = case._replace(shape=(options.samples, *case.shape[1:]))
             r = measure(case, options.seconds)
             peers = affordable(name)
-            results[name] = r | {"of peers": peers}
+            results[name] = r | {"samples": case.shape[0], "of peers": peers}
             shown = ", ".join(f"{way} {count:.2g}" for way, count in peers.items())
             print(
                 f"{name:<34}{r['steps']:>7}{r['realised']:>9.3f}x{r['said']:>8.3f}x{r['resolved']:>10.1f}   {shown}",
                 flush=True,
             )
     if options.json:
-        write_report(options.json, samples=options.samples, cases=results)
+        before = json.loads(options.json.read_text())["cases"] if options.json.exists() else {}
+        write_report(options.json, cases=before | results)
 
 
 if __name__ == "__main__":
