@@ -16,6 +16,7 @@ def print_report(traces: Sequence[Trace], *, as_json: bool) -> None:
     """Print tables and claims, or the same as one JSON object, to standard output."""
     from imbdyn.report import judge, records, report_console, show_findings, show_runs
 
+    traces = [trace.frozen() for trace in traces]
     if as_json:
         click.echo(json.dumps(records(traces), indent=2, allow_nan=False))
         return

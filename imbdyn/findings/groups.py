@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from imbdyn.trace.run_file import TraceError
+
 if TYPE_CHECKING:
     from imbdyn.trace import Trace
 
@@ -29,8 +31,21 @@ class Groups(NamedTuple):
     """Where the groups come from, in a few words."""
 
 
+def check_one_rank(trace: Trace) -> None:
+    """Raise TraceError if several ranks wrote the run, since each has the numbers of its own samples only."""
+    if trace.has_ranks:
+        raise TraceError(
+            f"{trace.path} was written by several ranks, whose rows are not added up: read its tables, each of which "
+            "has a column rank"
+        )
+
+
 def class_counts(trace: Trace) -> list[int]:
-    """Return the training samples of each class: as configured, else as counted in the first epoch."""
+    """Return the training samples of each class: as configured, else as counted in the first epoch.
+
+    Raises: TraceError as check_one_rank.
+    """
+    check_one_rank(trace)
     known = _config(trace).get("class_counts") or trace.run["class_counts"]
     if known is None:  # a run that goes on, or was killed, before the counts were written
         rows = trace.classes[trace.classes["split"] == "train"]

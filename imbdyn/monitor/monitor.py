@@ -366,9 +366,9 @@ class Monitor:
         try:
             with self._stopwatch, self._problems.contained("recording a step"):
                 self._record_step(step)
-                self._recorder.commit()
                 if step is None or step.sampled or self._cadence.steps % _TELL_EVERY == 0:
-                    self._recorder.tell()
+                    self._recorder.tell(self._cadence.steps + 1)
+                self._recorder.commit()
         except BaseException:
             self._recorder.rollback()
             raise

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from imbdyn.monitor.classes import spread
@@ -23,6 +24,7 @@ from imbdyn.ops import (
 )
 from imbdyn.ops.class_gram.lookup import class_gram_lookup
 from imbdyn.ops.class_gram.portable import add_products
+from imbdyn.ops.class_gram.portable_convolution import weight_gradient
 from imbdyn.taps import Again, Broadcast, Convolution, Layout, Lookup, Normalised, Part, Rows, RowStatistics
 
 #: [K, K], and [K] with NaN where the samples' own gradients were not made.
@@ -92,7 +94,12 @@ def class_gradients(piece: Piece, groups: int) -> Tensor:
         return torch.stack([part.gradient(_of_group(piece, group)).flatten() for group in range(groups)])
     if isinstance(part, Convolution):
         images, labels = _images(part, piece)
-        return torch.stack([_weight_gradient(images, labels == group).flatten() for group in range(groups)])
+        padded = F.pad(images.input, [side for sides in reversed(images.padding) for side in sides])
+        geometry = (images.kernel_size, images.stride, images.dilation, images.groups)
+        of_groups = [labels == group for group in range(groups)]
+        return torch.stack(
+            [weight_gradient(padded[which], images.grad_output[which], *geometry).flatten() for which in of_groups]
+        )
     if isinstance(part, Lookup):
         places, d_NLD, labels = _lookup([piece])
         slot = labels[:, None] * part.num_rows + places
@@ -263,18 +270,6 @@ def _images(part: Convolution, piece: Piece) -> tuple[Convolution, Tensor]:
     image, group, weight = spread(labels)
     scaled = part.grad_output[image] * weight.to(part.grad_output.dtype).view(-1, *[1] * (part.grad_output.dim() - 1))
     return replace(part, input=part.input[image], grad_output=scaled), group
-
-
-def _weight_gradient(part: Convolution, images: Tensor) -> Tensor:
-    """Return the weight gradient of some of the images, by torch's own routine."""
-    x, dy, nothing = part.input[images], part.grad_output[images], [0] * len(part.stride)
-    x = torch.nn.functional.pad(x, [side for sides in reversed(part.padding) for side in sides])
-    weight = x.new_empty(dy.shape[1], x.shape[1] // part.groups, *part.kernel_size)
-    mask = [False, True, False]
-    gradient: Tensor = torch.ops.aten.convolution_backward(
-        dy, x, weight, None, part.stride, nothing, part.dilation, False, nothing, part.groups, mask
-    )[1]
-    return gradient
 
 
 def _of_group(piece: Piece, group: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from imbdyn.monitor.problems import Problems
 from imbdyn.monitor.step import GradientReading, OptimizerStep
 from imbdyn.monitor.window import LogitSums
 from imbdyn.ops import parameter_norms
-from imbdyn.statistics.features import FeatureSummary, shift, summarise
+from imbdyn.statistics.features import FeatureSummary, cos_class_mean, shift, summarise
 from imbdyn.statistics.weights import weight_motion
 from imbdyn.taps import Plan
 from imbdyn.trace import TraceWriter
@@ -30,16 +30,13 @@ from imbdyn.trace import TraceWriter
 TRAIN_EVAL = "train_eval"
 
 
-_Values = TypeVar("_Values")
-
-
 @dataclass(frozen=True)
-class _Uncommitted(Generic[_Values]):
-    """What was appended of earlier steps when the writer had taken so many commits."""
+class _Uncommitted:
+    """A window that began after `step`, and was appended when the writer had taken so many commits."""
 
     commits: int
     step: int
-    values: _Values
+    sums: NDArray[np.float64]
 
 
 class Recorder:
@@ -73,13 +70,9 @@ class Recorder:
         self._class_counts = np.zeros(num_classes, dtype=np.int64)
         self._uncounted: list[Tensor] = []
         self._first_epoch_is_over = False
-        self._classifier: dict[str, Any] | None = None
-        self._classifier_step = 0
-        self._classifier_commits = -1
         self._evaluated: dict[str, FeatureSummary | None] = {}
         self._before_resume: set[str] = set()
-        self._uncommitted_window: _Uncommitted[NDArray[np.float64]] | None = None
-        self._uncommitted_classifier: _Uncommitted[dict[str, Any]] | None = None
+        self._uncommitted_window: _Uncommitted | None = None
         self._begun = False
         writer.update_run(
             num_classes=num_classes,
@@ -155,8 +148,9 @@ class Recorder:
             tables.write_class_gradients(self._writer, step, reading.grams.of_classes(), classifier)
         if rows is not None:
             row_norm, _, row_update, row_dot = norms.rows.T.cpu().numpy()
-            self._classifier_row(
+            self._classifier_rows(
                 step,
+                "train",
                 row_norm=row_norm,
                 row_update_norm=row_update,
                 row_rotation=tables.absent(weight_motion(row_norm, row_update, row_dot).rotation),
@@ -176,8 +170,13 @@ class Recorder:
         train = self._evaluated.get(TRAIN_EVAL) if evaluation.split != TRAIN_EVAL else None
         shifted = None if train is None else shift(features, train)
         tables.write_class_features(self._writer, key, features, shifted)
-        if not any(other is not None for other in self._evaluated.values()):
-            self._cos_class_mean(step, weight, features)
+        rows = weight.double().cpu().numpy()
+        self._classifier_rows(
+            step,
+            evaluation.split,
+            row_norm=np.linalg.norm(rows, axis=1),
+            cos_class_mean=tables.absent(cos_class_mean(rows, features)),
+        )
         self._evaluated[evaluation.split] = features
 
     def begin_evaluation(self, split: str) -> bool:
@@ -197,7 +196,6 @@ class Recorder:
         """Forget what was measured of the weights before a step."""
         self._evaluated.clear()
         self._before_resume.clear()
-        self._write_classifier()
 
     def note_coverage(self, plan: Plan, parameters: Iterable[str]) -> None:
         """Write to run.json, when it has changed, which parameters are read and how; warn once if not all are.
@@ -251,8 +249,6 @@ class Recorder:
             self._evaluated = dict.fromkeys(self._writer.rows_at("steps", step)["split"].unique().to_pylist())
             self._evaluated.pop("train", None)
             self._before_resume = set(self._evaluated)
-            if self._writer.rows_at("classifier", step).num_rows:
-                self._classifier = None
 
     def has_room(self) -> bool:
         """Whether the disk keeps up; warn and count if it does not, and class gradients are to be left out."""
@@ -275,25 +271,22 @@ class Recorder:
         What they said of earlier steps is taken back, and comes with the next commit.
         """
         self._writer.rollback()
-        window, row = self._uncommitted_window, self._uncommitted_classifier
-        self._uncommitted_window = self._uncommitted_classifier = None
+        window, self._uncommitted_window = self._uncommitted_window, None
         if window is not None and window.commits == self._writer.commits:
             self._since = window.step
-            self.window.put_back(window.values)
-        if self._classifier_commits == self._writer.commits:
-            self._classifier = None
-        if row is not None and row.commits == self._writer.commits:
-            self._classifier_step, self._classifier = row.step, row.values
+            self.window.put_back(window.sums)
 
-    def tell(self) -> None:
-        """Bring run.json up to date, when it is time."""
+    def tell(self, step: int) -> None:
+        """When it is time, close the window at `step` and bring run.json up to date.
+
+        So that little dies with the process, and who looks on sees how the run goes, however rare sampled steps are.
+        """
         if self._writer.flush_due():
+            self.close_window(step)
             self._update_run(**self._state())
 
     def flush(self) -> None:
         """Write what waits, and seal it."""
-        if self._begun:
-            self._write_classifier()
         self._writer.flush()
 
     def sync(self) -> None:
@@ -303,19 +296,7 @@ class Recorder:
     def state_dict(self) -> dict[str, Any]:
         """Return what is to be known to go on."""
         counts = self._state()["class_counts"]
-        classifier = None
-        if self._classifier is not None:
-            columns = {
-                name: None if values is None else tables.with_nan(values).tolist()
-                for name, values in self._classifier.items()
-            }
-            classifier = {"step": self._classifier_step, "columns": columns}
-        return {
-            "epoch": self.epoch,
-            "first_epoch_is_over": self._first_epoch_is_over,
-            "class_counts": counts,
-            "classifier": classifier,
-        }
+        return {"epoch": self.epoch, "first_epoch_is_over": self._first_epoch_is_over, "class_counts": counts}
 
     def load_state_dict(self, step: int, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned after `step`."""
@@ -325,10 +306,6 @@ class Recorder:
         self.epoch = state["epoch"]
         self._first_epoch_is_over = state["first_epoch_is_over"]
         self._class_counts = np.asarray(state["class_counts"], dtype=np.int64)
-        if state["classifier"] is not None:
-            self._classifier_step = state["classifier"]["step"]
-            columns = state["classifier"]["columns"]
-            self._classifier = {n: None if v is None else tables.absent(v) for n, v in columns.items()}
 
     def close(self, status: Status) -> None:
         """End the trace."""
@@ -353,37 +330,9 @@ class Recorder:
         with self._problems.contained("writing run.json"):
             self._writer.update_run(**fields)
 
-    def _cos_class_mean(self, step: int, weight: Tensor, features: FeatureSummary) -> None:
-        rows = weight.double().cpu().numpy()
-        present = features.count > 0
-        centred_rows = rows - rows[present].mean(0)
-        self._classifier_row(
-            step,
-            row_norm=np.linalg.norm(rows, axis=1),
-            cos_class_mean=tables.absent(np.where(present, _cos(centred_rows, features.centred), np.nan)),
+    def _classifier_rows(self, step: int, split: str, **columns: Any) -> None:
+        bias = self._model.classifier_bias
+        values = None if bias is None else self._model.parameter(bias).detach().double().cpu().numpy()
+        self._writer.append(
+            "classifier", step=step, split=split, class_id=np.arange(self._num_classes), bias=values, **columns
         )
-
-    def _classifier_row(self, step: int, **columns: Any) -> None:
-        """Add columns to the classifier's rows of `step`, which are written when the weights move again."""
-        if self._classifier is None:
-            bias = self._model.classifier_bias
-            self._classifier_step = step
-            self._classifier_commits = self._writer.commits
-            self._classifier = {
-                "bias": None if bias is None else self._model.parameter(bias).detach().double().cpu().numpy().copy()
-            }
-        self._classifier.update(columns)
-
-    def _write_classifier(self) -> None:
-        if self._classifier is not None:
-            columns = self._classifier
-            self._uncommitted_classifier = _Uncommitted(self._writer.commits, self._classifier_step, columns)
-            self._classifier = None
-            self._writer.append(
-                "classifier", step=self._classifier_step, class_id=np.arange(self._num_classes), **columns
-            )
-
-
-def _cos(a_CD: NDArray[np.float64], b_CD: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray((a_CD * b_CD).sum(1) / (np.linalg.norm(a_CD, axis=1) * np.linalg.norm(b_CD, axis=1)))

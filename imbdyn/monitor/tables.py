@@ -43,11 +43,6 @@ def absent(values: npt.ArrayLike) -> Nullable:
     return Nullable(values, np.isfinite(values))
 
 
-def with_nan(values: Nullable | Floats) -> Floats:
-    """Return values with NaN where they are absent: what `absent` was given."""
-    return np.where(values.valid, values.values, np.nan) if isinstance(values, Nullable) else values
-
-
 def write_logits(writer: TraceWriter, moment: Moment, sums: Floats, **step_columns: Any) -> None:
     """Write the sums [8, C] of a window or an evaluation to `steps` and `classes`."""
     per_class = ClassLogits(*sums)

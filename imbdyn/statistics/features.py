@@ -46,3 +46,15 @@ def shift(test: FeatureSummary, train: FeatureSummary) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         expected = test.within_var / test.count + train.within_var / train.count
         return np.asarray(((test.mean - train.mean) ** 2).sum(1) / np.where(expected > 0, expected, np.nan))
+
+
+def cos_class_mean(rows: Floats, features: FeatureSummary) -> Floats:
+    """Return cos(w_c - mean of rows, mu_c - mu_G) [C] of the classifier's rows [C, D]; NaN for absent classes.
+
+    Both means are over the classes that are present (Papyan, Han, Donoho 2020: their self-duality, class by class).
+    """
+    present = features.count > 0
+    centred = rows - rows[present].mean(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        norms = np.linalg.norm(centred, axis=1) * np.linalg.norm(features.centred, axis=1)
+        return np.where(present, (centred * features.centred).sum(1) / norms, np.nan)

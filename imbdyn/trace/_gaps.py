@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from imbdyn.trace._damage import UntrustedError
 from imbdyn.trace._format import PART_NAME
 from imbdyn.trace._parts import Part
-from imbdyn.trace._segments import Segment
+from imbdyn.trace._segments import SegmentRecords
 
 
 def missing_parts(parts: Sequence[Part], damaged: Iterable[str]) -> Iterator[tuple[int, str]]:
@@ -31,7 +31,7 @@ def missing_parts(parts: Sequence[Part], damaged: Iterable[str]) -> Iterator[tup
             yield rank, _spans(missing)
 
 
-def missing_commits(segments: Mapping[str, Segment], parts: Iterable[Part]) -> Iterator[tuple[int, str]]:
+def missing_commits(segments: Mapping[str, SegmentRecords], parts: Iterable[Part]) -> Iterator[tuple[int, str]]:
     """Yield (rank, message) where the numbers of the commits in the journal do not follow on those in the parts."""
     sealed: dict[int, int] = {}
     for part in parts:

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-
-import pyarrow as pa
 
 from imbdyn.trace._files import sync_folder
 from imbdyn.trace._format import JOURNAL_MAGIC, RECORD_HEADER
@@ -107,38 +104,3 @@ class Segment:
 def record_header(payload: bytes) -> bytes:
     """Return what stands before a record's payload."""
     return RECORD_HEADER.pack(len(payload), zlib.crc32(payload))
-
-
-def whole_payloads(segment: bytes) -> Iterator[bytes]:
-    """Yield the payloads of a segment's records up to the first that is cut short or damaged."""
-    if not segment.startswith(JOURNAL_MAGIC):
-        return
-    position = len(JOURNAL_MAGIC)
-    while position + RECORD_HEADER.size <= len(segment):
-        length, crc = RECORD_HEADER.unpack_from(segment, position)
-        start = position + RECORD_HEADER.size
-        payload = segment[start : start + length]
-        if len(payload) < length or zlib.crc32(payload) != crc:
-            return
-        yield payload
-        position = start + length
-
-
-def whole_size(segment: bytes) -> int:
-    """Return the bytes of a segment that `whole_payloads` reads."""
-    size = sum(RECORD_HEADER.size + len(payload) for payload in whole_payloads(segment))
-    return size + len(JOURNAL_MAGIC) if size else 0
-
-
-def commits_of(segment: bytes) -> pa.Table | None:
-    """Return the commits of a segment, up to the first record that is cut short or damaged; None if there are none."""
-    payloads = list(whole_payloads(segment))
-    if len(payloads) < 2:  # the first is the schema
-        return None
-    return pa.ipc.open_stream(pa.BufferReader(b"".join(payloads))).read_all()
-
-
-def rows_of(commits: pa.Table, table: str) -> pa.Table:
-    """Return one table's rows of some commits, with plain names."""
-    lists = commits[table].combine_chunks()
-    return pa.Table.from_struct_array(lists.flatten())

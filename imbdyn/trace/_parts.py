@@ -10,7 +10,9 @@ import io
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import and_
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,11 +32,13 @@ from imbdyn.trace._format import (
     row_group_ranges,
 )
 from imbdyn.trace._pages import check_pages
-from imbdyn.trace._plain import check_columns, plain_schema
+from imbdyn.trace._plain import LABEL_COLUMNS, Labels, check_columns, plain_schema
 from imbdyn.trace.schema import SCHEMA_VERSION, Table
 
 #: Bytes of a footer, of the decompressed columns of a row group, and of a column of names with each name written out.
 MAX_FOOTER_BYTES, MAX_GROUP_BYTES, MAX_NAMES_BYTES = 64 << 20, 512 << 20, 512 << 20
+
+NO_LABELS: Labels = MappingProxyType({})
 
 #: The end of a file that is read first; most footers lie in it.
 _FIRST_READ = 32 << 10
@@ -79,17 +83,17 @@ class Part:
         """The bytes [start, stop) of each row group."""
         return row_group_ranges(self.metadata)
 
-    def fragment(self, format: ds.ParquetFileFormat, run: str | None) -> ds.Fragment:
+    def fragment(self, format: ds.ParquetFileFormat, labels: Labels) -> ds.Fragment:
         """Return the part as a fragment of a dataset, nothing of which was checked but the footer."""
-        return format.make_fragment(self.path, self.filesystem, _run_is(run))
+        return format.make_fragment(self.path, self.filesystem, _are(labels))
 
-    def groups(self, filter: ds.Expression | None, run: str | None) -> list[int]:
+    def groups(self, filter: ds.Expression | None, labels: Labels = NO_LABELS) -> list[int]:
         """Return the row groups that may hold rows for which `filter` is true, from the statistics in the footer."""
         if filter is None:
             return list(range(self.metadata.num_row_groups))
         footer = pa.BufferReader(PARQUET_MAGIC + self.footer)
-        fragment = ds.ParquetFileFormat().make_fragment(footer, partition_expression=_run_is(run))
-        subset = fragment.subset(filter=filter, schema=plain_schema(self.table, run is not None))
+        fragment = ds.ParquetFileFormat().make_fragment(footer, partition_expression=_are(labels))
+        subset = fragment.subset(filter=filter, schema=plain_schema(self.table, labels))
         return [group.id for group in subset.row_groups]
 
     def steps(self, group: int) -> tuple[int, int] | None:
@@ -101,11 +105,15 @@ class Part:
         return statistics.min, statistics.max
 
     def read_group(
-        self, group: int, columns: Sequence[str] | None, filter: ds.Expression | None, run: str | None = None
+        self,
+        group: int,
+        columns: Sequence[str] | None = None,
+        filter: ds.Expression | None = None,
+        labels: Labels = NO_LABELS,
     ) -> pa.Table:
         """Return rows of one row group, with plain names; all its bytes are read and checked.
 
-        `run`, the name of the run, stands in a column in front.
+        `labels` stand in columns in front.
 
         Raises: UntrustedError if they are not as they were written, FileNotFoundError if the part is gone.
         """
@@ -119,9 +127,9 @@ class Part:
         names = [field.name for field in self.table.schema() if pa.types.is_dictionary(field.type)]
         format = ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(dictionary_columns=names))
         try:
-            fragment = format.make_fragment(sparse, partition_expression=_run_is(run), row_groups=[group])
+            fragment = format.make_fragment(sparse, partition_expression=_are(labels), row_groups=[group])
             self._check_names(fragment, [name for name in names if name in self.metadata.schema.names])
-            schema = plain_schema(self.table, run is not None)
+            schema = plain_schema(self.table, labels)
             rows = fragment.to_table(schema=schema, columns=columns, filter=filter)
             rows.validate(full=True)
         except (pa.ArrowException, OSError) as error:
@@ -229,8 +237,10 @@ def _check_groups(metadata: pq.FileMetaData, end: int) -> None:
         start = stop
 
 
-def _run_is(run: str | None) -> ds.Expression | None:
-    return None if run is None else ds.field("run") == run
+def _are(labels: Labels) -> ds.Expression | None:
+    """Say of the rows of a file what Arrow then takes for their columns."""
+    known = [ds.field(name) == pa.scalar(value, LABEL_COLUMNS[name].type) for name, value in labels.items()]
+    return reduce(and_, known) if known else None
 
 
 class _Sparse(io.RawIOBase):

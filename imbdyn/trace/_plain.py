@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import pyarrow as pa
 
 from imbdyn.trace._damage import UntrustedError
 from imbdyn.trace._format import plain_type
 from imbdyn.trace.schema import Table
 
-#: The column that tells the rows of several runs apart.
-RUN_COLUMN = pa.field("run", pa.string(), metadata={"unit": "", "formula": "name of the run", "source": ""})
+#: What no file holds, since it is the same in all of its rows: the columns that tell several runs, or ranks, apart.
+LABEL_COLUMNS = {
+    field.name: field
+    for field in (
+        pa.field("run", pa.string(), metadata={"unit": "", "formula": "name of the run", "source": ""}),
+        pa.field("rank", pa.int32(), metadata={"unit": "", "formula": "rank of the process", "source": ""}),
+    )
+}
+
+#: Values of such columns, in the order in which they stand in front of the table's own.
+Labels = Mapping[str, str | int]
 
 
-def plain_schema(table: Table, with_run: bool = False) -> pa.Schema:
+def plain_schema(table: Table, labels: Iterable[str] = ()) -> pa.Schema:
     """Return a table's schema with its metadata and plain names: Arrow neither sorts nor groups dictionaries.
 
-    `with_run` puts a column in front with the name of the run.
+    `labels` are the names of the columns in front.
     """
     schema = table.schema()
     fields = [field.with_type(plain_type(field.type)) for field in schema]
-    return pa.schema([RUN_COLUMN, *fields] if with_run else fields, metadata=schema.metadata)
+    return pa.schema([*(LABEL_COLUMNS[name] for name in labels), *fields], metadata=schema.metadata)
 
 
-def labelled(rows: pa.Table, run: str | None) -> pa.Table:
-    """Return rows with the name of their run in a column in front, if it is given."""
-    if run is None:
-        return rows
-    return rows.add_column(0, RUN_COLUMN, pa.repeat(run, rows.num_rows))
+def labelled(rows: pa.Table, labels: Labels) -> pa.Table:
+    """Return rows with their labels in front."""
+    for place, (name, value) in enumerate(labels.items()):
+        field = LABEL_COLUMNS[name]
+        rows = rows.add_column(place, field, pa.repeat(pa.scalar(value, field.type), rows.num_rows))
+    return rows
 
 
 def check_columns(table: Table, found: pa.Schema) -> None:

@@ -45,7 +45,7 @@ def _goes_back(old: Part, new: Part, first: int) -> bool:
 def _keys_at(part: Part, step: int) -> pa.Table:
     at = ds.field("step") == step
     found = []
-    for group in part.groups(at, None):
+    for group in part.groups(at):
         try:
             found.append(part.read_group(group, list(part.table.key), at))
         except UntrustedError:  # a damaged row group is repaired on its own

@@ -12,7 +12,7 @@ from typing import Any
 from pyarrow import fs
 
 from imbdyn import __version__
-from imbdyn.trace._format import RUN_FILE, run_crc32_holds
+from imbdyn.trace._format import JOURNAL_FOLDER, RANK_FILE_NAME, RUN_FILE, SEGMENT_NAME, run_crc32_holds
 from imbdyn.trace._store import filesystem_of, is_uri, public_uri
 from imbdyn.trace.run_file import NewerTraceError, TraceError
 from imbdyn.trace.schema import SCHEMA_VERSION
@@ -43,6 +43,11 @@ class RunFolder:
         except NotADirectoryError:
             return {}
         return {info.base_name: info for info in found if info.type == fs.FileType.File}
+
+    def has_ranks(self) -> bool:
+        """Tell whether others than rank 0 write this run, or have written it."""
+        names = self.files(JOURNAL_FOLDER)
+        return any(RANK_FILE_NAME.fullmatch(n) or (SEGMENT_NAME.fullmatch(n) and n[:4] != "0000") for n in names)
 
     def read_run(self) -> dict[str, Any]:
         """Return run.json.

@@ -8,6 +8,7 @@ from typing import Any
 
 from imbdyn.trace._files import whole_file
 from imbdyn.trace._format import JOURNAL_FOLDER, RUN_FILE
+from imbdyn.trace._reserve import FULL, Reserve
 from imbdyn.trace.run_file import encode_run
 
 
@@ -20,6 +21,8 @@ class RunRecord:
         self._fields = fields
         self._encoded = encode_run(fields)
         self._written: bytes | None = None
+        # What a full disk has made the run lose is said here, so there must be room for it.
+        self._reserve = Reserve(run)
 
     @property
     def encoded(self) -> bytes:
@@ -39,6 +42,7 @@ class RunRecord:
     def is_written(self) -> None:
         """Take note that the file stands as it is to be."""
         self._written = self._encoded
+        self._reserve.hold(len(self._encoded))
 
     def write(self) -> bool:
         """Replace the file, if anything has changed, and tell whether it has. Raises: OSError; then it tries again."""
@@ -46,7 +50,21 @@ class RunRecord:
         if encoded == self._written:
             return False
         self.path.parent.mkdir(exist_ok=True)
+        try:
+            self._replace(encoded)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._reserve.release()
+            self._replace(encoded)
+        self._written = encoded
+        self._reserve.hold(len(encoded))
+        return True
+
+    def close(self) -> None:
+        """Give back the room that was kept for the file; it may still be written."""
+        self._reserve.close()
+
+    def _replace(self, encoded: bytes) -> None:
         with whole_file(self.path) as file:
             file.write(encoded)
-        self._written = encoded
-        return True

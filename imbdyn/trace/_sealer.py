@@ -10,10 +10,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from imbdyn.trace._commits import segments_of
+from imbdyn.trace._damage import UntrustedError
 from imbdyn.trace._files import sync_folder
 from imbdyn.trace._format import JOURNAL_FOLDER, MAX_SEQUENCE, PART_NAME, RECORD, SEALS
-from imbdyn.trace._journal import commits_of, rows_of, whole_size
 from imbdyn.trace._part import sorted_by_key, write_part
+from imbdyn.trace._plain import conform
+from imbdyn.trace._segments import SegmentRecords, parse_segment
+from imbdyn.trace.run_file import TraceError
 from imbdyn.trace.schema import TABLES
 
 
@@ -41,26 +44,28 @@ class Sealer:
         """The last record that any part holds."""
         return max(self.sealed.values())
 
-    def seal(self, segment: bytes) -> tuple[int, list[Path]]:
+    def seal(self, segment: SegmentRecords) -> tuple[int, list[Path]]:
         """Write the rows of a segment that no part holds into parts, whose names are then on disk.
 
         Returns: number of the last record that was whole, 0 if there was none; and the parts.
 
         Raises: OSError if a part could not be written. Then the segment must be kept, and sealed again later.
         """
-        commits = commits_of(segment)
+        commits = segment.trusted_commits()
         if commits is None:
             return 0, []
         last: int = pc.max(commits[RECORD]).as_py()
         parts, failure = [], None
         for name, table in TABLES.items():
+            if name not in commits.column_names:  # an older version's
+                continue
             # Records ascend: a slice, since a filter would copy every list of every table, 15 times slower.
             sealed: int = pc.sum(pc.less_equal(commits[RECORD], self.sealed[name])).as_py()
-            rows = rows_of(commits.slice(sealed), name)
+            rows = pa.Table.from_struct_array(commits.slice(sealed)[name].combine_chunks().flatten())
             if not rows.num_rows:
                 continue
             try:
-                parts.append(self._write(name, sorted_by_key(table, rows), last))
+                parts.append(self._write(name, sorted_by_key(table, conform(table, rows)), last))
             except OSError as error:  # the other tables are written all the same
                 failure = failure or error
         for part in parts:
@@ -89,13 +94,19 @@ def recover(run: Path) -> dict[str, int]:
 
     Returns: by segment, the bytes behind its last whole record, where there are any: a record that was being written
         when its process was killed, or damage.
+
+    Raises: TraceError if a segment was not written by a writer of this format, OSError if a part cannot be written.
     """
     lost = {}
     for path in segments_of(run):
-        segment = path.read_bytes()
+        segment = parse_segment(path.read_bytes())
+        try:
+            segment.check()
+        except UntrustedError as error:
+            raise TraceError(f"{path}: {error}; imbdyn check --repair first") from None
         sealer = Sealer(run, int(path.name[:4]))
         sealer.seal(segment)
-        if rest := len(segment) - whole_size(segment):
+        if rest := segment.total_bytes - segment.valid_bytes:
             lost[path.name] = rest
         sealer.remove(path)
     for leftover in (path for name in TABLES for path in (run / name).glob(".*.tmp")):

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from imbdyn.trace._damage import UntrustedError
 from imbdyn.trace._format import JOURNAL_MAGIC, RECORD, RECORD_HEADER
 from imbdyn.trace._plain import conform
-from imbdyn.trace.schema import Table
+from imbdyn.trace.schema import TABLES, Table
 
 #: Bytes of a segment that a reader takes into memory. Writers seal a segment long before.
 MAX_SEGMENT_BYTES = 1 << 30
@@ -29,7 +29,7 @@ _MESSAGE = 8
 
 
 @dataclass
-class Segment:
+class SegmentRecords:
     """The valid prefix of a segment: the payload of the schema, and those of the commits."""
 
     schema: bytes = b""
@@ -70,6 +70,18 @@ class Segment:
         """Return the numbers of the commits. Raises: UntrustedError as `rows`."""
         return [record_number(batch) for batch in self._batches(RECORD)]
 
+    def check(self) -> list[int]:
+        """Decode everything, and return the numbers of the commits. Raises: UntrustedError as `rows`."""
+        for table in TABLES.values():
+            self.rows(table, after=0)
+        return self.records()
+
+    def trusted_commits(self) -> pa.Table | None:
+        """Return all commits as they stand, None if there are none: for those this process wrote, or `check` passed."""
+        if not self.commits:
+            return None
+        return pa.ipc.open_stream(pa.BufferReader(b"".join([self.schema, *self.commits]))).read_all()
+
     def _batches(self, name: str) -> Iterator[pa.RecordBatch]:
         """Decode the record number and one more field of each commit."""
         if not self.commits:
@@ -90,9 +102,9 @@ class Segment:
             raise UntrustedError(f"a record is no Arrow message: {error}") from None
 
 
-def parse_segment(data: bytes) -> Segment:
+def parse_segment(data: bytes) -> SegmentRecords:
     """Split a segment into its payloads, up to the first record that is cut short or whose crc32 differs."""
-    segment = Segment(total_bytes=len(data))
+    segment = SegmentRecords(total_bytes=len(data))
     if not data:  # of a process that was killed when it had just made the file: nothing was written, nothing is lost
         return segment
     if not data.startswith(JOURNAL_MAGIC):

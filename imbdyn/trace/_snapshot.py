@@ -19,9 +19,9 @@ from pyarrow import fs
 from imbdyn.trace._damage import TraceDamage, UntrustedError
 from imbdyn.trace._format import JOURNAL_FOLDER, PART_NAME, SEGMENT_NAME
 from imbdyn.trace._parts import Part, open_part
-from imbdyn.trace._plain import plain_schema
+from imbdyn.trace._plain import Labels
 from imbdyn.trace._run_folder import RunFolder, step_limits
-from imbdyn.trace._segments import MAX_SEGMENT_BYTES, Segment, parse_segment
+from imbdyn.trace._segments import MAX_SEGMENT_BYTES, SegmentRecords, parse_segment
 from imbdyn.trace.run_file import TraceError
 from imbdyn.trace.schema import Table
 
@@ -36,13 +36,13 @@ class Piece:
     part: Part
     limit: int | None
 
-    def groups(self, filter: ds.Expression | None, run: str | None) -> list[int]:
+    def groups(self, filter: ds.Expression | None, labels: Labels) -> list[int]:
         """Return the row groups that may hold wanted rows."""
-        return self.part.groups(self._condition(filter), run)
+        return self.part.groups(self._condition(filter), labels)
 
-    def read(self, group: int, columns: list[str] | None, filter: ds.Expression | None, run: str | None) -> pa.Table:
+    def read(self, group: int, columns: list[str] | None, filter: ds.Expression | None, labels: Labels) -> pa.Table:
         """Return the wanted rows of a row group. Raises: as Part.read_group."""
-        return self.part.read_group(group, columns, self._condition(filter), run)
+        return self.part.read_group(group, columns, self._condition(filter), labels)
 
     def is_whole(self) -> bool:
         """Tell whether every row counts."""
@@ -64,8 +64,8 @@ class Snapshot:
     """One table of a run at one moment."""
 
     pieces: list[Piece]
-    #: Rows that no part holds yet, with plain names.
-    journal: pa.Table
+    #: By rank: rows that no part holds yet, with plain names.
+    journal: dict[int, pa.Table]
     damage: list[TraceDamage] = field(default_factory=list)
 
 
@@ -123,7 +123,7 @@ def list_parts(folder: RunFolder, table: Table, opened: Opened, damage: list[Tra
     return [part for part in parts if part.name not in replaced]
 
 
-def read_journal(folder: RunFolder, damage: list[TraceDamage]) -> dict[str, Segment]:
+def read_journal(folder: RunFolder, damage: list[TraceDamage]) -> dict[str, SegmentRecords]:
     """Return the segments of the journal by name, each up to where it is damaged; one that went away is in parts."""
     segments = {}
     for name in sorted(folder.files(JOURNAL_FOLDER)):
@@ -144,7 +144,7 @@ def read_journal(folder: RunFolder, damage: list[TraceDamage]) -> dict[str, Segm
     return segments
 
 
-def _read_segment(read: Callable[[], bytes | None]) -> Segment | None:
+def _read_segment(read: Callable[[], bytes | None]) -> SegmentRecords | None:
     """Read a segment; one that ends within a record is read again, since that record may just be being written."""
     data = read()
     while data is not None:
@@ -168,20 +168,21 @@ def _read(folder: RunFolder, name: str) -> bytes | None:
 
 
 def unsealed_rows(
-    folder: RunFolder, table: Table, segments: dict[str, Segment], parts: list[Part], damage: list[TraceDamage]
-) -> pa.Table:
-    """Return the rows of the journal that no part holds."""
+    folder: RunFolder, table: Table, segments: dict[str, SegmentRecords], parts: list[Part], damage: list[TraceDamage]
+) -> dict[int, pa.Table]:
+    """Return the rows of the journal that no part holds, by the rank that wrote them."""
     sealed: dict[int, int] = {}
     for part in parts:
         sealed[part.rank] = max(part.seals, sealed.get(part.rank, 0))
-    rows = [plain_schema(table).empty_table()]
+    rows: dict[int, list[pa.Table]] = {}
     for name, segment in segments.items():
+        rank = int(name[:4])
         try:
-            rows.append(segment.rows(table, after=sealed.get(int(name[:4]), 0)))
+            rows.setdefault(rank, []).append(segment.rows(table, after=sealed.get(rank, 0)))
         except UntrustedError as error:
             problem = f"{error}; its rows of {table.name} are left out"
             damage.append(TraceDamage(folder.named(JOURNAL_FOLDER, name), problem))
-    return pa.concat_tables(rows)
+    return {rank: pa.concat_tables(found) for rank, found in rows.items() if found}
 
 
 def limit_of(part: Part, limits: dict[str, list[tuple[int, int]]]) -> int | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -26,7 +28,7 @@ from imbdyn.trace._gaps import missing_commits, missing_parts, missing_steps
 from imbdyn.trace._keys import KeySweep
 from imbdyn.trace._parts import Part
 from imbdyn.trace._run_folder import RunFolder, parse_run, step_limits
-from imbdyn.trace._segments import Segment
+from imbdyn.trace._segments import SegmentRecords
 from imbdyn.trace._snapshot import Opened, limit_of, list_parts, read_journal, unsealed_rows
 from imbdyn.trace.run_file import NewerTraceError, TraceError
 from imbdyn.trace.schema import TABLES, Table
@@ -82,7 +84,7 @@ class Checker:
         self.folder = folder
         self.run: dict[str, Any] | None = None
         #: By name: the segments of the journal, each up to where it is damaged.
-        self.segments: dict[str, Segment] = {}
+        self.segments: dict[str, SegmentRecords] = {}
         #: By table: its parts whose footers are right.
         self.parts: dict[str, list[Part]] = {}
         #: Paths, in the run's folder, of parts that cannot be used at all.
@@ -175,47 +177,50 @@ class Checker:
         for found in damage:
             self._problem("damage", self._inside(found.file), found.problem)
         self.parts[table.name] = parts
-        sweep = KeySweep(table)
-        for path, rows, is_part in self._row_groups(table, parts, journal):
+        sweeps: dict[int, KeySweep] = defaultdict(partial(KeySweep, table))  # each rank has the keys of its own samples
+        for path, rank, rows, is_part in self._row_groups(table, parts, journal):
             if table.name == "steps":
                 self._windows.append(rows.select(["step", "since_step", "split"]))
-            for message in sweep.add(rows.select(list(table.key)), is_sorted=is_part):
+            for message in sweeps[rank].add(rows.select(list(table.key)), is_sorted=is_part):
                 self._problem("key", path, message)
             if (
                 table.name == "class_gradient_pairs"
                 and rows.filter(pc.field("class_a") >= pc.field("class_b")).num_rows
             ):
                 self._problem("key", path, "class_a is not below class_b in every row")
-        if parts or journal.num_rows:
+        journal_rows = sum(rows.num_rows for rows in journal.values())
+        if parts or journal_rows:
             self._report.tables[table.name] = {
                 "parts": len(parts),
                 "row_groups": sum(part.metadata.num_row_groups for part in parts),
                 "rows": sum(part.metadata.num_rows for part in parts),
-                "journal_rows": journal.num_rows,
+                "journal_rows": journal_rows,
             }
 
-    def _row_groups(self, table: Table, parts: list[Part], journal: pa.Table) -> Iterator[tuple[str, pa.Table, bool]]:
-        """Yield path, rows that count, and whether they are from a part, in the order of their first steps."""
+    def _row_groups(
+        self, table: Table, parts: list[Part], journal: dict[int, pa.Table]
+    ) -> Iterator[tuple[str, int, pa.Table, bool]]:
+        """Yield path, rank, rows that count, and whether they are from a part, in the order of their first steps."""
         limits = step_limits(self.run or {})
-        found: list[tuple[int, str, Part | None, int]] = [
-            ((part.steps(group) or (0, 0))[0], f"{table.name}/{part.name}", part, group)
+        found: list[tuple[int, int, Part | None, int]] = [
+            ((part.steps(group) or (0, 0))[0], part.rank, part, group)
             for part in parts
             for group in range(part.metadata.num_row_groups)
         ]
-        if journal.num_rows:
-            found.append((pc.min(journal["step"]).as_py() or 0, JOURNAL_FOLDER, None, 0))
-        for _, path, part, group in sorted(found, key=lambda entry: entry[0]):
+        found += [(pc.min(rows["step"]).as_py() or 0, rank, None, 0) for rank, rows in journal.items() if rows.num_rows]
+        for _, rank, part, group in sorted(found, key=lambda entry: entry[0]):
             if part is None:
-                yield path, journal, False
+                yield JOURNAL_FOLDER, rank, journal[rank], False
                 continue
+            path = f"{table.name}/{part.name}"
             try:
-                rows = part.read_group(group, None, None)
+                rows = part.read_group(group)
             except UntrustedError as error:
                 self.bad_groups.setdefault(path, (part, []))[1].append(group)
                 self._problem("damage", path, f"{error}; it holds {lost_rows(part, [group])}")
                 continue
             limit = limit_of(part, limits)
-            yield path, rows if limit is None else rows.filter(pc.field("step") <= limit), True
+            yield path, rank, rows if limit is None else rows.filter(pc.field("step") <= limit), True
 
     def _check_gaps(self) -> None:
         for table, parts in self.parts.items():

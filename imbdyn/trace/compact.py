@@ -120,5 +120,5 @@ def _merge(folder: Path, parts: Sequence[Part], limits: dict[str, list[tuple[int
 
 def _valid_rows(part: Part, limit: int | None) -> pa.Table:
     valid = None if limit is None else ds.field("step") <= limit
-    groups = [part.read_group(group, None, valid) for group in range(part.metadata.num_row_groups)]
+    groups = [part.read_group(group, filter=valid) for group in range(part.metadata.num_row_groups)]
     return pa.concat_tables([plain_schema(part.table).empty_table(), *groups])

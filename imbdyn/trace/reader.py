@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from functools import partial
 from pathlib import PurePath
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow.dataset as ds
 
 from imbdyn.trace._damage import TraceDamage, UntrustedError
 from imbdyn.trace._lookup import look_up, look_up_table
-from imbdyn.trace._plain import labelled, plain_schema
+from imbdyn.trace._plain import Labels, labelled, plain_schema
 from imbdyn.trace._run_folder import RunFolder
 from imbdyn.trace._snapshot import Opened, Piece, Snapshot, take_snapshot
 from imbdyn.trace.run_file import TraceError
@@ -26,8 +27,14 @@ _FORMAT = ds.ParquetFileFormat(
 )
 
 
+#: From the rank that wrote some rows (and, of several runs, `run`) to the columns that stand in front of them.
+Label = Callable[..., Labels]
+
+
 class Trace:
     """One run's trace. Names come as plain strings, which sort, group and join without regard to categories.
+
+    If several ranks wrote the run, every table has a column `rank` in front: each has the rows of its own samples.
 
     A run that goes on may be read: each call sees the rows that are there then, in parts or in the journal; `run` is as
     of opening. `place` is a path, or the URI of an object store.
@@ -36,6 +43,9 @@ class Trace:
     that names the file, and kept in `damage`.
     """
 
+    #: DataFrames by table, of a trace that is frozen.
+    _kept: dict[str, pd.DataFrame] | None = None
+
     def __init__(self, place: str | os.PathLike[str]) -> None:
         self._folder = RunFolder(place)
         self._opened = Opened(self._folder)
@@ -43,6 +53,8 @@ class Trace:
         self.path: PurePath = self._folder.path
         #: The contents of run.json.
         self.run: dict[str, Any] = self._folder.read_run()
+        #: Whether several ranks wrote the run; as of opening, too.
+        self.has_ranks: bool = self._folder.has_ranks()
         self._damage: list[TraceDamage] = []
 
     def __repr__(self) -> str:
@@ -60,7 +72,7 @@ class Trace:
         not lengths: of a trace from a stranger, read `table` or `batches`, which check everything.
         A table without rows is an empty dataset with that table's schema. Raises: KeyError for an unknown name.
         """
-        return self._dataset(name, None)
+        return self._dataset(name, self._label)
 
     def batches(
         self, name: str, columns: Sequence[str] | None = None, filter: ds.Expression | None = None
@@ -77,15 +89,15 @@ class Trace:
         """Return what `batches` reads as one function a row group, so that it is known how many there are."""
         wanted = self._wanted(name, columns)
         select(self.schema(name).empty_table(), wanted, filter)  # a filter that does not fit is an error here
-        return self._reads(name, wanted, filter)
+        return self._reads(name, wanted, filter, self._label)
 
     def key(self, name: str) -> tuple[str, ...]:
         """Return the columns that tell the rows of a table apart."""
-        return look_up_table(name).key
+        return (*self._label(0), *look_up_table(name).key)
 
     def schema(self, name: str) -> pa.Schema:
         """Return the schema of a table as it is read: with its metadata, names as plain strings."""
-        return plain_schema(look_up_table(name))
+        return plain_schema(look_up_table(name), self._label(0))
 
     def table(self, name: str, columns: Sequence[str] | None = None, filter: ds.Expression | None = None) -> pa.Table:
         """Return a table's rows, sorted by its key.
@@ -147,38 +159,51 @@ class Trace:
         """A row per step and class: its row of the classifier."""
         return self._frame("classifier")
 
+    def frozen(self) -> Trace:
+        """Return this trace with each DataFrame kept from when it is first asked for: for many numbers of one run."""
+        frozen = copy(self)
+        frozen._kept = {}
+        return frozen
+
     def findings(self) -> pd.DataFrame:
         """Return the phenomena of imbalanced training that this trace shows, with effect sizes."""
         from imbdyn.findings import findings
 
         return findings(self)
 
-    def _dataset(self, name: str, run: str | None) -> ds.Dataset:
-        """Return the dataset of a table; with `run`, that name stands in a column in front."""
+    def _label(self, rank: int) -> Labels:
+        return {"rank": rank} if self.has_ranks else {}
+
+    def _dataset(self, name: str, label: Label) -> ds.Dataset:
         table = look_up_table(name)
         snapshot = self._snapshot(table)
-        fragments, loose = [], [labelled(snapshot.journal, run)]
+        schema = plain_schema(table, label(0))
+        fragments = []
+        loose = [schema.empty_table(), *(labelled(rows, label(rank)) for rank, rows in snapshot.journal.items())]
         for piece in snapshot.pieces:
+            labels = label(piece.part.rank)
             if piece.is_whole():
-                fragments.append(piece.part.fragment(_FORMAT, run))
+                fragments.append(piece.part.fragment(_FORMAT, labels))
             else:
                 # A fragment has no condition, and Arrow's count_rows() does not heed a choice of row groups. What was
                 # superseded lies in the last part before a run was resumed, so that little is read here.
-                loose += [self._read(piece, group, None, None, run) for group in piece.groups(None, run)]
-        schema, rows = plain_schema(table, run is not None), pa.concat_tables(loose)
+                loose += [self._read(piece, group, None, None, labels) for group in piece.groups(None, labels)]
+        rows = pa.concat_tables(loose)
         parts = ds.FileSystemDataset(fragments, schema, _FORMAT, self._folder.filesystem)
         return ds.UnionDataset(schema, [parts, ds.InMemoryDataset(rows)]) if rows.num_rows else parts
 
     def _reads(
-        self, name: str, columns: list[str], filter: ds.Expression | None, run: str | None = None
+        self, name: str, columns: list[str], filter: ds.Expression | None, label: Label
     ) -> list[Callable[[], pa.Table]]:
         snapshot = self._snapshot(look_up_table(name))
+        pieces = [(piece, label(piece.part.rank)) for piece in snapshot.pieces]
         reads = [
-            partial(self._read, piece, group, columns, filter, run)
-            for piece in snapshot.pieces
-            for group in piece.groups(filter, run)
+            partial(self._read, piece, group, columns, filter, labels)
+            for piece, labels in pieces
+            for group in piece.groups(filter, labels)
         ]
-        return [*reads, lambda: select(labelled(snapshot.journal, run), columns, filter)]
+        unsealed = [labelled(rows, label(rank)) for rank, rows in snapshot.journal.items()]
+        return [*reads, *(partial(select, rows, columns, filter) for rows in unsealed)]
 
     def _snapshot(self, table: Table) -> Snapshot:
         snapshot = take_snapshot(self._folder, table, self._opened)
@@ -187,16 +212,16 @@ class Trace:
         return snapshot
 
     def _read(
-        self, piece: Piece, group: int, columns: list[str] | None, filter: ds.Expression | None, run: str | None
+        self, piece: Piece, group: int, columns: list[str] | None, filter: ds.Expression | None, labels: Labels
     ) -> pa.Table:
         part = piece.part
         file = self._folder.named(part.table.name, part.name)
         try:
-            return piece.read(group, columns, filter, run)
+            return piece.read(group, columns, filter, labels)
         except UntrustedError as error:
             rows = part.metadata.row_group(group).num_rows
             self._tell(TraceDamage(file, f"{error}; its {rows} rows are left out"))
-            return select(plain_schema(part.table, run is not None).empty_table(), columns, None)
+            return select(plain_schema(part.table, labels).empty_table(), columns, None)
         except FileNotFoundError:
             raise TraceError(f"{file} was merged into another part while it was read: read again") from None
 
@@ -206,8 +231,12 @@ class Trace:
             warnings.warn(damage, stacklevel=4)
 
     def _frame(self, name: str) -> pd.DataFrame:
+        if self._kept is not None and name in self._kept:
+            return self._kept[name]
         # A bool column with nulls would become objects, which select no rows.
         frame: pd.DataFrame = self.table(name).to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get)
+        if self._kept is not None:
+            self._kept[name] = frame
         return frame
 
     def _wanted(self, name: str, columns: Sequence[str] | None) -> list[str]:

@@ -36,7 +36,7 @@ from imbdyn.trace._resend import send_staged
 from imbdyn.trace._resumed import inferred_resumed
 from imbdyn.trace._run_folder import RunFolder
 from imbdyn.trace._sealer import Sealer
-from imbdyn.trace._segments import Segment, parse_segment, salvaged_payloads
+from imbdyn.trace._segments import parse_segment, salvaged_payloads
 from imbdyn.trace._staging import is_staging, staged
 from imbdyn.trace._store import is_uri
 from imbdyn.trace.check import Checker, Report, lost_rows
@@ -135,7 +135,7 @@ class _Work:
                 kept = write_part(
                     self._root / part.table.name,
                     part.table,
-                    (part.read_group(group, None, None) for group in good),
+                    (part.read_group(group) for group in good),
                     rank=part.rank,
                     sequence=part.sequence,
                     seals=part.seals,
@@ -157,12 +157,13 @@ class _Work:
                 payloads += salvaged_payloads(data, segment.valid_bytes)
             whole = JOURNAL_MAGIC + b"".join(record_header(payload) + payload for payload in payloads)
             try:
-                numbers = _decoded(parse_segment(whole))
+                parsed = parse_segment(whole)
+                numbers = parsed.check()
             except UntrustedError as error:
                 self.put_aside(path, str(error))
                 self.lost.append(f"the commits of {path}")
                 continue
-            Sealer(self._root, int(name[:4])).seal(whole)
+            Sealer(self._root, int(name[:4])).seal(parsed)
             if segment.problem is None:
                 (self._root / path).unlink()
                 sync_folder(self._root / JOURNAL_FOLDER)
@@ -203,13 +204,6 @@ class _Work:
             run["lost"] = [*run.get("lost", ()), *({"at": now, "what": what} for what in self.lost)]
         with whole_file(self._root / RUN_FILE) as file:
             file.write(encode_run(run))
-
-
-def _decoded(segment: Segment) -> list[int]:
-    """Decode all of a segment and return the numbers of its commits. Raises: UntrustedError."""
-    for table in TABLES.values():
-        segment.rows(table, after=0)
-    return segment.records()
 
 
 def _neighbours(checker: Checker, path: str) -> str:

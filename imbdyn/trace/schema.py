@@ -274,26 +274,27 @@ CLASS_FEATURES = Table(
 
 CLASSIFIER = Table(
     "classifier",
-    "one class's row of the classifier, after a sampled step or an evaluation",
-    ("step", "class_id"),
+    "one class's row of the classifier, after a sampled step (split 'train') or in an evaluation",
+    ("step", "split", "class_id"),
     (
         _STEP,
+        _SPLIT,
         _CLASS_ID,
         Column("row_norm", _REAL, "", "||w_c||", "Kang et al. 2020, arXiv 1910.09217"),
         Column("bias", _REAL, "logits", "b_c; null without a bias"),
-        Column("row_update_norm", _REAL, "", "||dw_c||; null when not sampled"),
+        Column("row_update_norm", _REAL, "", "||dw_c||; null in an evaluation"),
         Column(
             "row_rotation",
             _REAL,
             "rad",
-            "angle between w_c before and after the step; null when not sampled",
+            "angle between w_c before and after the step; null in an evaluation",
             _ROTATION,
         ),
         Column(
             "cos_class_mean",
             _REAL,
             "",
-            "cos(w_c - mean of rows, mu_c - mu_G) in the first evaluation after the step; null without one",
+            "cos(w_c - mean of rows, mu_c - mu_G) in an evaluation; null in a step, and without a sample of c",
             _PAPYAN,
         ),
     ),

@@ -6,6 +6,7 @@ import fnmatch
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path, PurePath
 from typing import overload
 
@@ -16,10 +17,9 @@ from pyarrow import fs
 
 from imbdyn.trace._damage import TraceDamage
 from imbdyn.trace._format import RUN_FILE
-from imbdyn.trace._lookup import look_up_table
-from imbdyn.trace._plain import plain_schema
+from imbdyn.trace._plain import Labels
 from imbdyn.trace._store import filesystem_of, is_uri
-from imbdyn.trace.reader import Trace
+from imbdyn.trace.reader import Label, Trace
 from imbdyn.trace.run_file import TraceError
 
 _WILD = re.compile(r"[*?\[]")
@@ -64,6 +64,7 @@ class TraceSet(Trace):
         self.path = traces[0].path.parent if len(traces) == 1 else PurePath(os.path.commonpath(_absolute(traces)))
         #: The contents of each run.json, by name.
         self.run = {name: trace.run for name, trace in self.runs.items()}
+        self.has_ranks = any(trace.has_ranks for trace in traces)
 
     def __repr__(self) -> str:
         return f"TraceSet({', '.join(self.runs)})"
@@ -75,12 +76,8 @@ class TraceSet(Trace):
 
     def dataset(self, name: str) -> ds.Dataset:
         """Return a table of all runs as one dataset, with the column `run`: see Trace.dataset."""
-        datasets = [trace._dataset(name, label) for label, trace in self.runs.items()]
+        datasets = [trace._dataset(name, partial(self._label, run=run)) for run, trace in self.runs.items()]
         return ds.UnionDataset(self.schema(name), datasets)
-
-    def schema(self, name: str) -> pa.Schema:
-        """Return the schema of a table as it is read, with the column `run`."""
-        return plain_schema(look_up_table(name), with_run=True)
 
     def findings(self) -> pd.DataFrame:
         """Return what each run shows, as Trace.findings does, with a column `run` in front."""
@@ -89,15 +86,17 @@ class TraceSet(Trace):
             frame.insert(0, "run", name)
         return pd.concat(frames, ignore_index=True)
 
-    def key(self, name: str) -> tuple[str, ...]:
-        """Return the columns that tell the rows of a table apart: the run, and the table's key."""
-        return ("run", *look_up_table(name).key)
+    def _label(self, rank: int, run: str = "") -> Labels:
+        return {"run": run, **super()._label(rank)}
 
     def _reads(
-        self, name: str, columns: list[str], filter: ds.Expression | None, run: str | None = None
+        self, name: str, columns: list[str], filter: ds.Expression | None, label: Label
     ) -> list[Callable[[], pa.Table]]:
-        assert run is None, "a set of runs has no name of its own"
-        return [read for label, trace in self.runs.items() for read in trace._reads(name, columns, filter, label)]
+        return [
+            read
+            for run, trace in self.runs.items()
+            for read in trace._reads(name, columns, filter, partial(label, run=run))
+        ]
 
 
 def _absolute(traces: Sequence[Trace]) -> list[str]:

@@ -22,6 +22,7 @@ from imbdyn.trace._pending import Pending
 from imbdyn.trace._run_folder import read_run
 from imbdyn.trace._run_record import RunRecord
 from imbdyn.trace._sealer import Sealer, next_sequences, recover
+from imbdyn.trace._segments import parse_segment
 from imbdyn.trace._store import filesystem_of, is_remote
 from imbdyn.trace._upload import Uploader
 from imbdyn.trace.schema import SCHEMA_VERSION
@@ -258,6 +259,7 @@ class TraceWriter:
                 self._say_how_it_ended(status)
         with self._sealing, self._lock:
             self._commits.close()
+            self._run.close()
             self._closed = True
         if self._uploader is not None:
             self._uploader.close()
@@ -382,7 +384,7 @@ class TraceWriter:
                     self._commits.rotate()
             while self._commits.waiting:
                 segment = self._commits.waiting[0]
-                last, parts = self._sealer.seal(segment.read())
+                last, parts = self._sealer.seal(parse_segment(segment.read()))
                 for part in parts:
                     self._send(part)
                 self._sealer.remove(segment.path)

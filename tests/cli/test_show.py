@@ -32,6 +32,15 @@ def test_a_folder_of_runs_stands_for_all_of_them(tmp_path: Path) -> None:
     assert [run["path"] for run in found["runs"]] == sorted(paths)
 
 
+def test_a_pattern_and_a_uri_are_shown_too(tmp_path: Path) -> None:
+    for name in ("seed0", "seed1", "other"):
+        write_trace(tmp_path / name, [120, 6], [[0.0, 1.0], [0.0, 0.0]])
+    found = json.loads(CliRunner().invoke(main, ["show", "--json", str(tmp_path / "seed*")]).stdout)
+    assert [run["path"] for run in found["runs"]] == [str(tmp_path / "seed0"), str(tmp_path / "seed1")]
+    shown = CliRunner().invoke(main, ["show", (tmp_path / "other").as_uri()])
+    assert (shown.exit_code, "mean of rest" in shown.output) == (0, True)
+
+
 def test_what_is_no_trace_is_one_sentence(tmp_path: Path) -> None:
     write_trace(tmp_path / "a", [1, 1], [[1.0]] * 2)
     TraceWriter(tmp_path / "bare").close("finished")

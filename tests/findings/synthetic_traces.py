@@ -63,6 +63,7 @@ def write_trace(
             count=1,
             grad_norm=np.concatenate([np.full(classes, float(epoch)), np.full(classes, 99.0)]),
         )
-        writer.append("classifier", step=step, class_id=np.arange(classes), row_norm=np.arange(classes) + epoch / 100)
+        norms = np.arange(classes) + epoch / 100
+        writer.append("classifier", step=step, split="train", class_id=np.arange(classes), row_norm=norms)
     writer.close(status)
     return open_trace(path)

@@ -12,6 +12,7 @@ from loops import CLASSES, monitored
 from torch import Tensor, nn
 
 import imbdyn
+from imbdyn.trace import TraceWriter
 
 
 @pytest.fixture
@@ -51,6 +52,27 @@ def test_windows_close_at_sampled_steps_and_at_the_end_of_an_epoch(trained: imbd
     assert (windows.lr == 0.1).all()
     assert (windows.step_seconds > 0).all()
     assert (windows.overhead_seconds > 0).all()
+
+
+def test_a_window_closes_with_each_flush_so_that_little_dies_with_the_process(
+    network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TraceWriter.__init__.__kwdefaults__, "flush_seconds", 0.0)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with imbdyn.Monitor(network, optimizer, CLASSES, tmp_path / "run", interval=1000) as monitor:
+        for _ in range(40):
+            with monitor.batch(labels):
+                F.cross_entropy(network(images), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        going_on = imbdyn.open_trace(tmp_path / "run")
+        assert going_on.steps[["since_step", "step", "sampled"]].to_numpy().tolist() == [
+            [0, 1, True],
+            [1, 17, False],
+            [17, 33, False],
+        ]
+        assert going_on.run["status"] == "running"
+    assert going_on.steps["count"].tolist() == [24, 16 * 24, 16 * 24, 7 * 24]
 
 
 def test_class_rows_of_a_window_and_absent_classes_are_null(trained: imbdyn.Trace) -> None:
@@ -96,14 +118,16 @@ def test_features_of_the_same_data_do_not_shift(trained: imbdyn.Trace) -> None:
 
 def test_the_classifier_has_a_row_a_class_and_step(trained: imbdyn.Trace) -> None:
     classifier = trained.classifier
-    assert not classifier.duplicated(["step", "class_id"]).any()
-    assert sorted(classifier.step.unique()) == [1, 2, 4, 5, 6, 8, 10]
-    by_step = classifier.set_index("step")
-    assert by_step.loc[5].row_update_norm.isna().all(), "step 5 was not sampled, but evaluated"
-    assert by_step.loc[5].cos_class_mean.notna().sum() == 4
-    assert by_step.loc[4].cos_class_mean.isna().all()
-    assert by_step.loc[10].row_update_norm.notna().all()
-    assert by_step.loc[10].cos_class_mean.notna().sum() == 4
+    assert not classifier.duplicated(["step", "split", "class_id"]).any()
+    steps = {split: sorted(rows.step.unique()) for split, rows in classifier.groupby("split")}
+    assert steps == {"train": [1, 2, 4, 6, 8, 10], "train_eval": [5, 10], "test": [5, 10]}
+    sampled, evaluated = classifier[classifier.split == "train"], classifier[classifier.split != "train"]
+    assert sampled.row_update_norm.notna().all()
+    assert sampled.cos_class_mean.isna().all()
+    assert evaluated.row_update_norm.isna().all()
+    assert (evaluated.groupby(["step", "split"]).cos_class_mean.count() == 4).all()
+    norms = classifier[classifier.step == 10].pivot(index="class_id", columns="split", values="row_norm")
+    np.testing.assert_allclose(norms["test"], norms["train"], rtol=1e-6)
 
 
 def test_run_json_says_what_ran(trained: imbdyn.Trace) -> None:

@@ -1,5 +1,6 @@
 """What a crash, a full disk and an interrupt leave of a trace."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from class_rows import KEY, sealed_steps, steps_of, wait_until
 from reference_trace_reader import read_journal, read_table
 
-from imbdyn.trace import TraceWriter, _commits, _sealer, open_trace
+from imbdyn.trace import TraceWriter, _commits, _run_record, _sealer, open_trace
 from imbdyn.trace import writer as writer_module
 
 
@@ -197,6 +198,26 @@ writer.close("finished")
     assert steps_of(tmp_path / "run") == [1] * 5000
     assert len(read_table(tmp_path / "run", "steps")) == 1
     assert open_trace(tmp_path / "run").run["dropped_rows"] == 0
+
+
+def test_what_was_dropped_is_told_by_a_disk_that_is_full_to_the_last_byte(tmp_path, monkeypatch):
+    writer = TraceWriter(tmp_path / "run")
+    held = writer._run._reserve._descriptor
+    whole_file = _run_record.whole_file
+
+    def full(path):
+        if os.fstat(held).st_size:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole_file(path)
+
+    monkeypatch.setattr(_run_record, "whole_file", full)
+    writer.update_run(what="is to be said")
+    writer.flush()
+    assert open_trace(tmp_path / "run").run["what"] == "is to be said"
+    monkeypatch.undo()
+    writer.close("finished")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(held)
 
 
 def test_a_disk_of_one_mebibyte_takes_what_it_can_and_the_rest_is_counted(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from imbdyn.cli import main
-from imbdyn.trace import TraceDamage, TraceError, _run_folder, open_trace
+from imbdyn.trace import TraceDamage, TraceError, TraceWriter, _run_folder, open_trace
 from imbdyn.trace._format import ROW_GROUP_ROWS
 
 ROW = {"step": 1, "split": "train", "class_id": 0}
@@ -126,6 +126,14 @@ def test_records_that_are_no_commits_are_refused(run, payloads):
     handmade.place_segment(run, b"".join(map(handmade.record_of, [schema, *payloads])))
     with pytest.warns(TraceDamage, match=r"0000-00000000.journal: .* left out"):
         assert len(open_trace(run).classes) == 0
+
+
+def test_a_hostile_journal_is_not_sealed_when_its_run_is_resumed(run):
+    schema = handmade.journal_schema().serialize().to_pybytes()
+    handmade.place_segment(run, b"".join(map(handmade.record_of, [schema, pa.schema([]).serialize().to_pybytes()])))
+    with pytest.raises(TraceError, match=r"0000-00000000.journal: .*; imbdyn check --repair first"):
+        TraceWriter(run, resume=True)
+    assert not (run / "classes").exists()
 
 
 def test_a_run_json_of_absurd_size_is_refused(run, monkeypatch):

@@ -5,10 +5,14 @@ import subprocess
 import sys
 import time
 
+import pyarrow.dataset as ds
 import pytest
+from click.testing import CliRunner
 from reference_trace_reader import read_table
 
-from imbdyn.trace import TraceWriter, _claim, open_trace
+from imbdyn.cli import main
+from imbdyn.trace import TraceError, TraceWriter, _claim, open_trace
+from imbdyn.trace.check import check
 
 WRITE = """
 import sys
@@ -16,7 +20,7 @@ from imbdyn.trace import TraceWriter
 out, rank = sys.argv[1], int(sys.argv[2])
 writer = TraceWriter(out, rank=rank, run_id="a run", flush_seconds=0.02)
 for step in range(1, 101):
-    writer.append("steps", step=step, split=f"rank {rank}", loss=float(rank))
+    writer.append("steps", step=step, since_step=step - 1, split="train", loss=float(rank))
     writer.commit()
 writer.close("finished")
 """
@@ -47,14 +51,75 @@ def test_four_processes_write_one_run_whoever_comes_first(tmp_path):
         assert process.communicate(timeout=120) == ("", "")
         assert process.returncode == 0
     rows = read_table(tmp_path / "run", "steps")
-    assert sorted((row["split"], row["step"]) for row in rows) == [
-        (f"rank {rank}", step) for rank in range(4) for step in range(1, 101)
-    ]
-    assert all(row["loss"] == float(row["split"][-1]) for row in rows)
-    assert len(open_trace(tmp_path / "run").steps) == 400
-    assert open_trace(tmp_path / "run").run["status"] == "finished"
+    written = [(float(rank), step) for rank in range(4) for step in range(1, 101)]
+    assert sorted((row["loss"], row["step"]) for row in rows) == written
+    trace = open_trace(tmp_path / "run")
+    assert trace.run["status"] == "finished"
+    assert list(trace.steps[["rank", "step"]].itertuples(index=False, name=None)) == written
+    assert (trace.steps["loss"] == trace.steps["rank"]).all()
+    assert check(tmp_path / "run").problems == []
     own = json.loads((tmp_path / "run" / "_journal" / "0002.json").read_text())
     assert (own["rank"], own["claim"], own["status"], own["dropped_rows"]) == (2, "a run", "finished", 0)
+
+
+def write_ranks(path, ranks):
+    writers = [TraceWriter(path, rank=rank, run_id="a run") for rank in range(ranks)]
+    writers[0].update_run(class_names=["a"], class_counts=[2], num_classes=1, config=None, overhead=None)
+    for rank, writer in enumerate(writers):
+        for step in (1, 2):
+            writer.append("classes", step=step, split="train", class_id=0, loss=step + rank / 10)
+            if step == 1:
+                writer.flush()  # a row in a part, another in the journal
+            writer.commit()
+    return writers
+
+
+def test_ranks_are_told_apart_by_a_column_while_they_write_and_after(tmp_path):
+    writers = write_ranks(tmp_path / "run", 2)
+    rows = [(0, 1, 1.0), (0, 2, 2.0), (1, 1, 1.1), (1, 2, 2.1)]
+    for _ in range(2):
+        trace = open_trace(tmp_path / "run")
+        assert trace.has_ranks
+        assert trace.key("classes") == ("rank", "step", "split", "class_id")
+        assert trace.schema("classes").names[:2] == ["rank", "step"]
+        for read in (trace.table("classes"), trace.dataset("classes").to_table().sort_by("rank")):
+            assert [tuple(row) for row in read.to_pandas()[["rank", "step", "loss"]].to_numpy()] == rows
+        of_one = trace.table("classes", ["rank", "loss"], ds.field("rank") == 1)
+        assert of_one.to_pydict() == {"rank": [1, 1], "loss": [1.1, 2.1]}
+        assert check(tmp_path / "run").problems == []
+        for writer in writers:
+            writer.close("finished")
+
+
+def test_runs_of_one_rank_and_of_several_are_one_set(tmp_path):
+    for name, ranks in (("alone", 1), ("both", 2)):
+        for writer in write_ranks(tmp_path / name, ranks):
+            writer.close("finished")
+    traces = open_trace([tmp_path / "alone", tmp_path / "both"])
+    keys = [("alone", 0), ("alone", 0), ("both", 0), ("both", 0), ("both", 1), ("both", 1)]
+    assert list(traces.classes[["run", "rank"]].itertuples(index=False, name=None)) == keys
+    assert traces.dataset("classes").count_rows() == 6
+    assert "rank" not in open_trace(tmp_path / "alone").classes
+
+
+def test_one_rank_that_wrote_a_key_twice_is_found(tmp_path):
+    writers = write_ranks(tmp_path / "run", 2)
+    writers[1].append("classes", step=2, split="train", class_id=0, loss=0.0)
+    for writer in writers:
+        writer.close("finished")
+    [problem] = check(tmp_path / "run").problems
+    assert "1 keys are there twice, the first with step 2, split 'train', class_id 0" in problem.message
+    assert problem.file.startswith("classes/part-0001-")
+
+
+def test_findings_say_that_ranks_are_not_added_up(tmp_path):
+    for writer in write_ranks(tmp_path / "run", 2):
+        writer.close("finished")
+    with pytest.raises(TraceError, match="was written by several ranks, whose rows are not added up"):
+        open_trace(tmp_path / "run").findings()
+    shown = CliRunner().invoke(main, ["show", str(tmp_path / "run")])
+    assert (shown.exit_code, shown.output.count("\n")) == (2, 1)
+    assert "several ranks" in shown.output
 
 
 def test_of_runs_that_claim_a_folder_at_once_one_gets_it(tmp_path):

@@ -58,7 +58,7 @@ def test_ranks_are_one_history(run):
     # Rank 1 has sealed its record 1, rank 0 has a record 2.
     handmade.write_segment(run, commits(2), rank=0, first=2)
     handmade.write_segment(run, commits(1), rank=1, first=1)
-    assert open_trace(run).table("classes")["class_id"].to_pylist() == [0, 1, 2, 3, 0, 1]
+    assert open_trace(run).table("classes")["class_id"].to_pylist() == [0, 1, 0, 1, 2, 3]
 
 
 def test_steps_that_were_superseded_are_not_read(run):

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from imbdyn.ops._checks import check_labels
 from imbdyn.ops.class_gram.geometry import pad_reached
 from imbdyn.ops.class_gram.portable import SCRATCH, add_products
+
+
+def weight_gradient(
+    padded: Tensor,
+    grad_outputs: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """Return a convolution's weight gradient [O, I / groups, *kernel_size], by torch's own routine.
+
+    `padded` is the input [N, I, ...] with the zeros around it, `grad_outputs` [N, O, ...].
+    """
+    weight = padded.new_empty(grad_outputs.shape[1], padded.shape[1] // groups, *kernel_size)
+    nothing = [0] * len(stride)
+    gradient: Tensor = torch.ops.aten.convolution_backward(
+        grad_outputs, padded, weight, None, stride, nothing, dilation, False, nothing, groups, [False, True, False]
+    )[1]
+    return gradient
 
 
 def class_gram_conv_portable(
@@ -38,14 +60,9 @@ def class_gram_conv_portable(
     present = counted.unique()
     images = [(labels == c).nonzero()[:, 0] for c in present]
 
-    def weight_gradient(which: Tensor, outputs: slice) -> Tensor:
-        x, d = padded[which], grad_outputs[which][:, outputs]
-        shape = (d.shape[1], x.shape[1] // groups, *kernel_size)
-        nothing = [0] * len(stride)
-        gradient: Tensor = torch.ops.aten.convolution_backward(
-            d, x, x.new_empty(shape), None, stride, nothing, dilation, False, nothing, groups, [False, True, False]
-        )[1]
-        return gradient.flatten()
+    def gradient(which: Tensor, outputs: slice) -> Tensor:
+        d = grad_outputs[which][:, outputs]
+        return weight_gradient(padded[which], d, kernel_size, stride, dilation, groups).flatten()
 
     taps = torch.Size(kernel_size).numel()
     per_output = max(1, present.numel() * taps * inputs.shape[1] // groups)
@@ -54,10 +71,10 @@ def class_gram_conv_portable(
         outputs = slice(start, start + step)
         if present.numel():
             part = gram.new_zeros(present.numel(), present.numel())
-            add_products(part, torch.stack([weight_gradient(which, outputs) for which in images]))
+            add_products(part, torch.stack([gradient(which, outputs) for which in images]))
             gram[present[:, None], present] += part
         if sample_norms:
             for c, which in zip(present, images, strict=True):
                 for one in which.split(1):
-                    norms[c] += torch.linalg.vector_norm(weight_gradient(one, outputs)).double().square()
+                    norms[c] += torch.linalg.vector_norm(gradient(one, outputs)).double().square()
     return gram, norms
