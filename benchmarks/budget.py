@@ -8,6 +8,8 @@ while the bare one has its turn.
     resolved     steps of a thousand that were resolved by class at that price
     of peers     what each peer could resolve for 1% of the training, from results/peers.json
 
+A case takes long: with --json only what was measured replaces what the file holds.
+
     python benchmarks/budget.py [--json benchmarks/results/budget.json]
 """
 
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -77,23 +80,27 @@ def affordable(case: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="bare seconds of the training of a case")
-    parser.add_argument("--cases", default="", help="only those whose name contains this")
+    parser.add_argument("--cases", default="", help="only those whose name matches this regular expression")
+    parser.add_argument("--samples", type=int, help="batches of so many samples: more steps in the same time")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     print(f"{'':<34}{'steps':>7}{'realised':>10}{'said':>9}{'resolved':>10}   of peers")
     results = {}
     for name, case in (CASES | TINY).items():
-        if options.cases in name:
+        if re.search(options.cases, name):
+            if options.samples is not None:
+                case = case._replace(shape=(options.samples, *case.shape[1:]))
             r = measure(case, options.seconds)
             peers = affordable(name)
-            results[name] = r | {"of peers": peers}
+            results[name] = r | {"samples": case.shape[0], "of peers": peers}
             shown = ", ".join(f"{way} {count:.2g}" for way, count in peers.items())
             print(
                 f"{name:<34}{r['steps']:>7}{r['realised']:>9.3f}x{r['said']:>8.3f}x{r['resolved']:>10.1f}   {shown}",
                 flush=True,
             )
     if options.json:
-        write_report(options.json, cases=results)
+        before = json.loads(options.json.read_text())["cases"] if options.json.exists() else {}
+        write_report(options.json, cases=before | results)
 
 
 if __name__ == "__main__":
