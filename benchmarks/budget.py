@@ -22,11 +22,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from monitored_step import Loop
-from networks import CASES, TINY, Case
-from report import write_report
-
 import imbdyn
+from imbdyn.bench.networks import CASES, TINY, Case
+from imbdyn.bench.report import write_report
+from imbdyn.bench.steps import Loop
 from imbdyn.monitor import cadence
 
 PEERS = Path(__file__).parent / "results" / "peers.json"

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from report import write_report
 
+from imbdyn.bench.report import write_report
 from imbdyn.ops.class_gram.cpu import WAYS, class_gram_conv_cpu, rows_gram, sliding_gram, unfolded_gram
 
 #: Multiply-adds above which a way is not run: about half a second of two cores.

@@ -46,11 +46,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from networks import CASES, Case
-from report import write_report
 from torch import Tensor, nn
 
 import imbdyn
+from imbdyn.bench.networks import CASES, Case
+from imbdyn.bench.report import write_report
 from imbdyn.reference import class_gradients
 
 PEERS = ("opacus", "backpack-for-pytorch")

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from report import write_report
 
+from imbdyn.bench.report import write_report
 from imbdyn.trace import Names, Nullable, TraceWriter
 
 Step = dict[str, dict[str, Any]]

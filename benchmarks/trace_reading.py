@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
-from report import write_report
 
+from imbdyn.bench.report import write_report
 from imbdyn.trace import Trace, TraceWriter, open_trace
 from imbdyn.trace._part import write_part
 from imbdyn.trace.schema import CLASS_GRADIENTS

@@ -15,6 +15,7 @@ COMMANDS = {
     "export": "imbdyn.cli.export:command",
     "check": "imbdyn.cli.check:command",
     "compact": "imbdyn.cli.compact:command",
+    "bench": "imbdyn.cli.bench:command",
     "info": "imbdyn.cli.info:command",
 }
 

@@ -28,7 +28,7 @@ def machine() -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "system": platform.platform(),
         "cpu": {
-            "model": _cpu_model(),
+            "model": cpu_model(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
         },
@@ -69,6 +69,16 @@ def show_machine(out: Console, found: dict[str, Any]) -> None:
     out.print(table, markup=False)
 
 
+def cpu_model() -> str:
+    """Return the processor's name; Linux has it in a file, elsewhere the platform module knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def _op(op: str) -> dict[str, Any]:
     serves = {device: serving(op, device) for device in _DEVICES}
     return {
@@ -92,13 +102,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _cpu_model() -> str:
-    """Return the processor's name; Linux has it in a file, elsewhere the platform module knows."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

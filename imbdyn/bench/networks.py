@@ -1,4 +1,4 @@
-"""The networks that the benchmarks train, and their batches: one place, so that all of them speak of the same cases."""
+"""The networks whose training steps are measured, and their batches: all benchmarks speak of the same cases."""
 
 from __future__ import annotations
 
@@ -68,6 +68,7 @@ class ResidualBlock(nn.Module):
         self.padding = (after - before) // 2
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return maps [N, after, H / stride, W / stride] of maps [N, before, H, W]."""
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
         return F.relu(out + shortcut)
@@ -90,8 +91,10 @@ class CifarResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return logits [N, classes] of images [N, 3, 32, 32]."""
         maps = self.blocks(F.relu(self.bn1(self.conv1(x))))
-        return self.linear(maps.mean((2, 3)))
+        logits: Tensor = self.linear(maps.mean((2, 3)))
+        return logits
 
 
 class TransformerBlock(nn.Module):
@@ -108,10 +111,12 @@ class TransformerBlock(nn.Module):
         self.heads = heads
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return tokens [N, T, width] of tokens [N, T, width]."""
         qkv = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         x = x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return x + self.mlp2(F.gelu(self.mlp1(self.norm2(x))))
+        tokens: Tensor = x + self.mlp2(F.gelu(self.mlp1(self.norm2(x))))
+        return tokens
 
 
 class Transformer(nn.Module):
@@ -126,9 +131,11 @@ class Transformer(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Return logits [N, classes] of token ids [N, T]."""
         # One position a token and sample: per-sample gradients of the peers need the batch in every module's input.
         positions = torch.arange(ids.shape[1]).repeat(len(ids), 1)
-        return self.head(self.norm(self.blocks(self.words(ids) + self.positions(positions))).mean(1))
+        logits: Tensor = self.head(self.norm(self.blocks(self.words(ids) + self.positions(positions))).mean(1))
+        return logits
 
 
 #: The cases whose cost is promised.

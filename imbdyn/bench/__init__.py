@@ -1,0 +1,1 @@
+"""What the ops and a monitored training step cost on this machine, beside a floor: `imbdyn bench`."""
