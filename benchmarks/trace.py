@@ -74,6 +74,7 @@ def step_of_a_model(random: np.random.Generator) -> Step:
             "grad_cos": some(pairs.shape[1] * len(groups)),
         },
         "classifier": {
+            "split": "train",
             "class_id": np.arange(CLASSES, dtype=np.int32),
             **{name: reals(CLASSES) for name in ("row_norm", "bias", "row_update_norm", "row_rotation")},
         },
