@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 #: A p-value up to this counts as evidence, a gap from this on as one.
 _LEVEL, _GAP = 0.05, 0.05
 
+#: Rows are short up to this share of the others' norm.
+_SHORT = 0.9
+
 
 class Given(NamedTuple):
     """What advice is drawn from: a run, its findings by name, and the runs beside it, by what they are."""
@@ -65,7 +68,8 @@ def adjust_logits(given: Given) -> Finding | None:
     compared = contrast(norms.by_class or {}, given.group)
     if norms.value is None or norms.p_value is None or compared is None or margin is None:
         return None
-    if not (train >= FITTED and norms.value > 0 and norms.p_value <= _LEVEL and margin < 0):
+    short = norms.value > 0 and norms.p_value <= _LEVEL and compared.rare <= _SHORT * compared.others
+    if not (train >= FITTED and short and margin < 0):
         return None
     return _step(
         "adjust_logits",

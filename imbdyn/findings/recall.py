@@ -45,8 +45,13 @@ def recall_curves(trace: Trace, split: str) -> tuple[pd.DataFrame, pd.DataFrame]
     rows = trace.classes[trace.classes["split"] == split]
     if split != "train":
         rows = rows[rows["step"] == rows.groupby("epoch")["step"].transform("max")]
-    correct = (rows["accuracy"] * rows["count"]).fillna(0.0)
-    sums = rows.assign(correct=correct).groupby(["epoch", "class_id"])[["count", "correct"]].sum()
+    known = rows["accuracy"].notna()  # null without a sample, or in a trace that does not have it
+    correct = (rows["accuracy"] * rows["count"]).where(known, 0.0)
+    sums = (
+        rows.assign(correct=correct, count=rows["count"].where(known, 0))
+        .groupby(["epoch", "class_id"])[["count", "correct"]]
+        .sum()
+    )
     counts = sums["count"].unstack("class_id", fill_value=0)
     return sums["correct"].unstack("class_id", fill_value=0) / counts.where(counts > 0), counts
 

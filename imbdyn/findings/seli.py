@@ -78,12 +78,17 @@ def _distance(trace: Trace, name: str, what: str, pairs: pd.DataFrame, column: s
     counts = np.asarray(class_counts(trace))
     lengths = norms.reindex(range(len(counts))).to_numpy(dtype=float)
     used = np.flatnonzero((counts > 0) & np.isfinite(lengths))
+    if len(used) < 2:
+        return replace(found, sentence=f"{what} of fewer than two classes with training samples have a length.")
     cos = cosine_matrix(pairs, column, len(counts))[np.ix_(used, used)]
-    gram = centred(np.nan_to_num(cos) * np.outer(lengths[used], lengths[used]))  # a vector of length 0 has no cosine
+    products = np.outer(lengths[used], lengths[used])
+    if np.isnan(cos[products > 0]).any():
+        return replace(found, sentence=NO_PAIRS)
+    gram = centred(np.nan_to_num(cos) * products)  # a vector of length 0 has no cosine
     target = seli_grams(counts[used].tolist())[0 if column == "row_cos" else 1]
     value = defined(distance(gram, target))
     if value is None:
-        return replace(found, sentence=f"{what} of fewer than two classes with training samples, or all alike.")
+        return replace(found, sentence=f"{what} are all alike.")
     simplex = distance(gram, np.eye(len(used)) - 1 / len(used))
     step = int(pairs["step"].iloc[0])
     return replace(

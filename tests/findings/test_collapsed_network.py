@@ -43,7 +43,8 @@ def by_name(trace: Trace) -> dict[str, Finding]:
 
 
 def test_a_collapsed_network_is_known_in_every_measure(tmp_path: Path) -> None:
-    found = by_name(collapsed(tmp_path / "run"))
+    trace = collapsed(tmp_path / "run")
+    found = by_name(trace)
     for name in ("nc1", "nc2", "nc3", "nc4", "seli_rows", "seli_means"):
         assert found[name].value == pytest.approx(0, abs=1e-7), name
         assert found[name].steps == (0, 0)
@@ -51,9 +52,10 @@ def test_a_collapsed_network_is_known_in_every_measure(tmp_path: Path) -> None:
     assert list(found["nc3"].by_class.values()) == pytest.approx([1.0] * K)
     assert found["minority_collapse"].value == pytest.approx(-1 / (K - 1))
     assert found["initial_guess"].value == pytest.approx(0, abs=1e-12)
-    # every class is the mirror image of every other one: the gradients are a simplex too
-    assert found["gradient_conflict"].value == 1
-    assert found["gradient_conflict"].null == 1
+    # G_c is (p - e_c) outer the features of c, each a simplex: the cosine of two classes is the product of two -1/(K-1)
+    pairs = trace.class_gradient_pairs
+    np.testing.assert_allclose(pairs.grad_cos, 1 / (K - 1) ** 2, rtol=1e-5)
+    assert (found["gradient_conflict"].value, found["gradient_conflict"].null) == (0, 0)
     assert found["gradient_conflict"].effect_size == pytest.approx(0, abs=1e-6)
     assert found["gradient_ratio"].value == pytest.approx(1), "at equal counts the biases are stationary"
     # samples of one class are equal: no noise

@@ -95,6 +95,17 @@ def test_classes_without_training_samples_are_left_out(tmp_path: Path) -> None:
     assert seli_rows(trace).value == pytest.approx(0, abs=1e-7)
 
 
+def test_lengths_without_cosines_are_no_orthogonal_rows(tmp_path: Path) -> None:
+    rows = [
+        (table, {name: values for name, values in columns.items() if not name.endswith("_cos")})
+        for table, columns in geometry_rows(np.eye(3), np.eye(3))
+    ]
+    trace = write_rows(tmp_path / "run", [9, 9, 2], rows, rare=[2])
+    for found in (seli_rows(trace), seli_means(trace)):
+        assert found.value is None
+        assert "No cosines of two classes" in found.sentence
+
+
 class TestMinorityCollapse:
     def test_rows_of_a_simplex_have_its_cosine(self, tmp_path: Path) -> None:
         simplex = np.eye(10) - 1 / 10

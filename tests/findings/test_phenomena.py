@@ -85,7 +85,7 @@ class TestEvery:
     def test_a_trace_with_everything_has_a_value(self, tmp_path: Path, measure: Measure) -> None:
         found = measure(everything(tmp_path / "run", 4, 0.5, rare=[0, 1]))
         check(found, measure.__name__)
-        assert found.value is not None or measure.__name__ in ("first_order_rise", "classifier_norms")
+        assert found.value is not None or measure.__name__ in ("first_order_rise", "classifier_norms", "noise_scale")
 
     @pytest.mark.parametrize("value", [0.5, None])
     def test_a_single_class(self, tmp_path: Path, measure: Measure, value: float | None) -> None:
@@ -103,7 +103,7 @@ class TestEvery:
 
 
 def test_a_thousand_classes_are_measured(tmp_path: Path) -> None:
-    trace = everything(tmp_path / "run", 1000, 0.5, rare=range(500), pairs=False).frozen()
+    trace = everything(tmp_path / "run", 1000, 0.5, rare=list(range(500)), pairs=False).frozen()
     for found in phenomena(trace):
         check(found, found.name)
         if found.name in ("nc1", "noise_scale", "feature_drift", "initial_guess"):
