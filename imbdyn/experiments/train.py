@@ -90,6 +90,9 @@ def train(
             optimizer.load_state_dict(saved["optimizer"])
             order.set_state(saved["order"])
             monitor.load_state_dict(saved["monitor"])
+        else:  # what the untrained network guesses, before any epoch
+            _evaluate(monitor, model, "train_eval", images, labels)
+            _evaluate(monitor, model, "test", data.test_images, data.test_labels)
         for epoch in range(1 if saved is None else saved["epoch"] + 1, config.train.epochs + 1):
             monitor.epoch = epoch
             model.train()

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from imbdyn.findings.contrast import defined, finite
 from imbdyn.findings.finding import Finding, by_interval
 from imbdyn.findings.groups import class_names, is_balanced
 from imbdyn.findings.intervals import Z_95
-from imbdyn.findings.recall import LEARNED, recall_curves, train_split
+from imbdyn.findings.recall import LEARNED, epoch_ends, recall_curves, train_split
 
 if TYPE_CHECKING:
     from imbdyn.trace import Trace
@@ -36,7 +37,9 @@ def alike_when_balanced(trace: Trace, contrast: Mapping[str, Trace] | None = Non
         trace: a run on balanced data.
         contrast: other runs by name, whose spread is told beside it; they do not change the verdict.
     """
-    curves, counts = recall_curves(trace, train_split(trace))
+    split = train_split(trace)
+    curves, counts = recall_curves(trace, split)
+    ends = epoch_ends(trace, split).values()
     value = lower = upper = None
     if not is_balanced(trace):
         sentence = "The classes of this run have unequal counts, so it says nothing on balanced data."
@@ -62,16 +65,20 @@ def alike_when_balanced(trace: Trace, contrast: Mapping[str, Trace] | None = Non
     )
     return Finding(
         name="alike_when_balanced",
+        kind="claim",
         claim=CLAIM,
         value=value,
         unit="recall",
         lower=lower,
         upper=upper,
-        p_value=None,
+        null=0.0,
         compared_with="the threshold",
         threshold=THRESHOLD,
         rule=f"supported if the whole interval is at most {THRESHOLD}, refuted if all of it is above",
         verdict=verdict,
+        steps=(min(ends), max(ends)) if ends and value is not None else None,
+        by_class=finite(curves.mean()) if value is not None else None,
+        beside={name: defined(_spread(other)) for name, other in contrast.items()} if contrast else None,
         sentence=sentence,
     )
 

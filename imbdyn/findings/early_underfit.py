@@ -10,6 +10,9 @@ of the others, or a class of the balanced run, never gets there, no lag is defin
 Test. Fisher's randomisation test over which classes are rare, one-sided, against a lag of one epoch, the resolution of
 t_c. It holds for one seed.
 
+Control. A class with few samples is learned late without any imbalance. The scarce run (every class as small as the
+rare ones) says when the same classes got there, in epochs, which is how often each sample was seen, and in steps.
+
 Source: arXiv 2605.24908, claim 2; cf. the minority initial drop of Francazi et al. 2023, arXiv 2207.00391. The measure
 and its threshold are ours; the paper's own could not be read.
 """
@@ -18,10 +21,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from imbdyn.findings.contrast import DELTA, contrast
 from imbdyn.findings.finding import Finding, Verdict
 from imbdyn.findings.groups import Groups, groups, nothing_to_compare
 from imbdyn.findings.randomisation import randomisation_p
-from imbdyn.findings.recall import LEARNED, area_between, epoch_learned, recall_curves, train_split
+from imbdyn.findings.recall import LEARNED, area_between, epoch_ends, epoch_learned, recall_curves, train_split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,13 +37,15 @@ THRESHOLD = 1.0
 _LEVEL = 0.05
 
 
-def early_underfit(trace: Trace, balanced: Trace | None = None) -> Finding:
+def early_underfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | None = None) -> Finding:
     """Measure by how many epochs the rare classes of `trace` lag, beyond what they lag in a `balanced` run."""
     group = groups(trace)
-    curves, _ = recall_curves(trace, train_split(trace))
+    split = train_split(trace)
+    curves, _ = recall_curves(trace, split)
     reference, _ = recall_curves(balanced, train_split(balanced)) if balanced is not None else (None, None)
-    value = p_value = None
+    value = p_value = effect_size = steps = by_class = None
     verdict: Verdict = "not decided"
+    runs = {"balanced": balanced, "scarce": scarce}
     missing = nothing_to_compare(trace) or _missing(group, curves, reference)
     if missing is not None:
         sentence = missing
@@ -49,6 +55,10 @@ def early_underfit(trace: Trace, balanced: Trace | None = None) -> Finding:
         delay = {c: times[c] - before[c] for c in times}
         rare, others = [delay[c] for c in group.rare], [delay[c] for c in group.others]
         value = _mean(rare) - _mean(others)
+        ends = epoch_ends(trace, split)
+        steps = ends[min(times[c] for c in group.others)], ends[max(times[c] for c in group.rare)]
+        by_class, compared = times, contrast(delay, group)
+        effect_size = None if compared is None else compared.delta
         more, less = randomisation_p([d - THRESHOLD for d in rare], others)
         # A lag that is only known to be "at least" so long can be refuted by nothing.
         p_value = more if value >= THRESHOLD else less
@@ -57,18 +67,25 @@ def early_underfit(trace: Trace, balanced: Trace | None = None) -> Finding:
         elif less <= _LEVEL and not censored:
             verdict = "refuted"
         sentence = _sentence(group, times, before, curves, reference, p_value, censored)
+        if scarce is not None:
+            sentence = f"{sentence} {_scarcity(trace, scarce, group)}"
     return Finding(
         name="early_underfit",
+        kind="claim",
         claim=CLAIM,
         value=value,
         unit="epochs",
-        lower=None,
-        upper=None,
         p_value=p_value,
+        null=0.0,
         compared_with="no lag" if balanced is None else "the lag of the same classes in the balanced run",
         threshold=THRESHOLD,
         rule=f"with p <= {_LEVEL}: supported if the lag is above {THRESHOLD:g} epoch, refuted if it is below",
         verdict=verdict,
+        effect_size=effect_size,
+        effect=f"of the lags, {DELTA}",
+        steps=steps,
+        by_class=by_class,
+        beside={name: _lag(run, group) for name, run in runs.items() if run is not None} or None,
         sentence=sentence,
     )
 
@@ -91,6 +108,31 @@ def _times(curves: pd.DataFrame, group: Groups) -> tuple[dict[int, float], bool]
     reached = {c: epoch_learned(curves[c]) if c in curves else None for c in [*group.rare, *group.others]}
     last = float(curves.index[-1])
     return {c: last if t is None else t for c, t in reached.items()}, None in reached.values()
+
+
+def _lag(trace: Trace, group: Groups) -> float | None:
+    """Return the lag of a run's rare classes; None if a class never got there."""
+    curves, _ = recall_curves(trace, train_split(trace))
+    times = {c: epoch_learned(curves[c]) if c in curves else None for c in [*group.rare, *group.others]}
+    rare, others = ([t for c in chosen if (t := times[c]) is not None] for chosen in (group.rare, group.others))
+    return _mean(rare) - _mean(others) if len(rare) + len(others) == len(times) and rare and others else None
+
+
+def _scarcity(trace: Trace, scarce: Trace, group: Groups) -> str:
+    """Say when the rare classes of the two runs got there."""
+    told = []
+    for run in (scarce, trace):
+        split = train_split(run)
+        curves, _ = recall_curves(run, split)
+        ends = epoch_ends(run, split)
+        reached = [epoch_learned(curves[c]) if c in curves else None for c in group.rare]
+        if not ends:
+            return "The scarce run has no recall."
+        last = max(ends)
+        at = [last if t is None else t for t in reached]
+        bound = "at least " if None in reached else ""
+        told.append(f"epoch {bound}{_mean(at):.1f} (step {bound}{_mean([ends[t] for t in at]):.0f})")
+    return f"Scarcity alone: in the scarce run the same classes got there at {told[0]}, here at {told[1]}."
 
 
 def _sentence(

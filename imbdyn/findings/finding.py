@@ -1,4 +1,4 @@
-"""What a claim comes to on a run: a number, what it is compared with, and the verdict by a stated threshold."""
+"""What a phenomenon comes to on a run: a number, what it is compared with, where it happened, and a sentence."""
 
 from __future__ import annotations
 
@@ -6,32 +6,46 @@ from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["supported", "refuted", "not decided"]
+Kind = Literal["claim", "phenomenon", "next step"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One claim, measured."""
+    """One phenomenon, measured. A claim has a threshold, a rule and a verdict; a mere measurement has none of them."""
 
     name: str
-    """Name of the claim's function."""
+    """Name of the function that measures it."""
+    kind: Kind = "phenomenon"
     claim: str
-    """The claim in one sentence, whatever the numbers say."""
-    value: float | None
+    """The claim, or what is measured, in one sentence, whatever the numbers say."""
+    value: float | None = None
     """The measure; None where the trace does not have it."""
-    unit: str
-    lower: float | None
-    """95% interval of `value`, or None where the claim is judged by a test."""
-    upper: float | None
-    p_value: float | None
-    """Of the test against `threshold` in the direction of the verdict; None where it is judged by an interval."""
-    compared_with: str
+    unit: str = ""
+    lower: float | None = None
+    """95% interval of `value`, or None where there is none."""
+    upper: float | None = None
+    p_value: float | None = None
+    """Of a claim: against `threshold` in the direction of the verdict. Else: two-sided, of the rare classes' values
+    against the others', or as `claim` says. None where there is no test."""
+    null: float | None = None
+    """What `value` is where the phenomenon is absent; None where there is no such number."""
+    compared_with: str = ""
     """What `value` is set against."""
-    threshold: float
+    effect_size: float | None = None
+    effect: str = ""
+    """What `effect_size` is."""
+    threshold: float | None = None
     """In the unit of `value`."""
-    rule: str
+    rule: str = ""
     """How value and threshold make the verdict."""
-    verdict: Verdict
-    sentence: str
+    verdict: Verdict | None = None
+    steps: tuple[int, int] | None = None
+    """The first and the last optimizer step of where it happened, or of what was measured; 0 is before the first."""
+    by_class: dict[int, float] | None = None
+    """The measure of each class, by class_id, of those that have one."""
+    beside: dict[str, float | None] | None = None
+    """`value` in the runs that this one is compared with, by their names."""
+    sentence: str = ""
     """For people, built from the numbers of the run."""
 
 

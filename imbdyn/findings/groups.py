@@ -46,7 +46,7 @@ def class_counts(trace: Trace) -> list[int]:
     Raises: TraceError as check_one_rank.
     """
     check_one_rank(trace)
-    known = _config(trace).get("class_counts") or trace.run["class_counts"]
+    known = configuration(trace).get("class_counts") or trace.run["class_counts"]
     if known is None:  # a run that goes on, or was killed, before the counts were written
         rows = trace.classes[trace.classes["split"] == "train"]
         first = rows[rows["epoch"] == rows["epoch"].min()]
@@ -59,7 +59,7 @@ def class_names(trace: Trace) -> list[str]:
     return [str(name) for name in trace.run["class_names"]]
 
 
-def _config(trace: Trace) -> dict[str, Any]:
+def configuration(trace: Trace) -> dict[str, Any]:
     """Return the user's configuration as far as it has keys; it may be anything that JSON can hold, or nothing."""
     config = trace.run["config"]
     return config if isinstance(config, dict) else {}
@@ -74,7 +74,7 @@ def is_balanced(trace: Trace) -> bool:
 def groups(trace: Trace) -> Groups:
     """Return the rare classes of a run and the others; without any rare class, `rare` is empty."""
     counts = class_counts(trace)
-    named = _config(trace).get("rare_classes")
+    named = configuration(trace).get("rare_classes")
     if named is not None:
         return _split(
             counts, named, "rare in the imbalanced run" if is_balanced(trace) else "rare by its configuration"
@@ -93,5 +93,9 @@ def nothing_to_compare(trace: Trace) -> str | None:
     """Say why a run says nothing on what imbalance does, or return None if it does."""
     if is_balanced(trace):
         return "The classes of this run have equal counts, so it says nothing on imbalance."
-    found = groups(trace)
+    return one_group(groups(trace))
+
+
+def one_group(found: Groups) -> str | None:
+    """Say that there are no two groups to compare, or return None if there are."""
     return None if found.rare and found.others else f"No classes to compare; rare: {found.rule}."

@@ -19,10 +19,11 @@ from __future__ import annotations
 from math import isnan
 from typing import TYPE_CHECKING, NamedTuple
 
+from imbdyn.findings.contrast import DELTA, contrast
 from imbdyn.findings.finding import Finding, Verdict, by_interval
 from imbdyn.findings.groups import Groups, groups, nothing_to_compare
 from imbdyn.findings.intervals import Interval, combine, wilson
-from imbdyn.findings.recall import final, held_out_split, recall_curves, train_split
+from imbdyn.findings.recall import epoch_ends, final, held_out_split, recall_curves, train_split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +51,9 @@ class _Gaps(NamedTuple):
 
     def mean(self, classes: Sequence[int]) -> float:
         return self.train_mean(classes) - self.test_mean(classes)
+
+    def excess(self, group: Groups) -> float:
+        return self.mean(group.rare) - self.mean(group.others)
 
     def terms(self, classes: Sequence[int], weight: float) -> list[tuple[float, Interval]]:
         """Return weight * (mean gap of `classes`) as terms w * p of a linear combination."""
@@ -80,14 +84,20 @@ def late_overfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | No
             verdict = by_interval(measured.lower, measured.upper, THRESHOLD, above="supported", below="refuted")
         sentence = _sentence(group, gaps, measured, reference is not None, control)
     known = not isnan(measured.value)
+    by_class = {c: recall - gaps.test[c].value for c, recall in gaps.train.items()} if known and gaps else {}
+    compared = contrast(by_class, group)
+    last = max(epoch_ends(trace, train_split(trace)).values(), default=0)
+    runs = {"balanced": reference, "scarce": control}
+    beside: dict[str, float | None] = {name: run.excess(group) for name, run in runs.items() if run}
     return Finding(
         name="late_overfit",
+        kind="claim",
         claim=CLAIM,
         value=measured.value if known else None,
         unit="recall",
         lower=measured.lower if known else None,
         upper=measured.upper if known else None,
-        p_value=None,
+        null=0.0,
         compared_with="no excess" if balanced is None else "the excess of the same classes in the balanced run",
         threshold=THRESHOLD,
         rule=(
@@ -95,6 +105,11 @@ def late_overfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | No
             f"above {THRESHOLD}, refuted if all of it is below"
         ),
         verdict=verdict,
+        effect_size=None if compared is None else compared.delta,
+        effect=f"of the gaps, {DELTA}",
+        steps=(last, last) if known else None,
+        by_class=by_class or None,
+        beside=beside if known and beside else None,
         sentence=sentence,
     )
 

@@ -14,18 +14,21 @@ if TYPE_CHECKING:
 #: A class counts as learned from the epoch in which its recall on the training data is first this high.
 LEARNED = 0.5
 
+#: Name of an evaluation of the training data.
+TRAIN_EVAL = "train_eval"
+
 
 def train_split(trace: Trace) -> str:
     """Return where recall on the training data is read: the evaluation "train_eval" if there is one, else "train".
 
     An evaluation has one set of weights; the windows of "train" mix those of a whole epoch.
     """
-    return "train_eval" if "train_eval" in _splits(trace) else "train"
+    return TRAIN_EVAL if TRAIN_EVAL in _splits(trace) else "train"
 
 
 def held_out_split(trace: Trace) -> str | None:
     """Return where recall on held-out data is read: "test", else the first other evaluation by name, else None."""
-    held_out = sorted(_splits(trace) - {"train", "train_eval"})
+    held_out = sorted(_splits(trace) - {"train", TRAIN_EVAL})
     return "test" if "test" in held_out else next(iter(held_out), None)
 
 
@@ -42,10 +45,21 @@ def recall_curves(trace: Trace, split: str) -> tuple[pd.DataFrame, pd.DataFrame]
     rows = trace.classes[trace.classes["split"] == split]
     if split != "train":
         rows = rows[rows["step"] == rows.groupby("epoch")["step"].transform("max")]
-    correct = (rows["accuracy"] * rows["count"]).fillna(0.0)
-    sums = rows.assign(correct=correct).groupby(["epoch", "class_id"])[["count", "correct"]].sum()
+    known = rows["accuracy"].notna()  # null without a sample, or in a trace that does not have it
+    correct = (rows["accuracy"] * rows["count"]).where(known, 0.0)
+    sums = (
+        rows.assign(correct=correct, count=rows["count"].where(known, 0))
+        .groupby(["epoch", "class_id"])[["count", "correct"]]
+        .sum()
+    )
     counts = sums["count"].unstack("class_id", fill_value=0)
     return sums["correct"].unstack("class_id", fill_value=0) / counts.where(counts > 0), counts
+
+
+def epoch_ends(trace: Trace, split: str) -> dict[float, int]:
+    """Return the last step of each epoch of which the split has rows."""
+    rows = trace.classes[trace.classes["split"] == split]
+    return {float(epoch): int(step) for epoch, step in rows.groupby("epoch")["step"].max().items()}  # type: ignore[arg-type]
 
 
 def epoch_learned(curve: pd.Series[float]) -> float | None:
@@ -56,7 +70,12 @@ def epoch_learned(curve: pd.Series[float]) -> float | None:
 
 def area_between(curves: pd.DataFrame, rare: Sequence[int], others: Sequence[int]) -> float:
     """Return the mean over epochs of (mean recall of `others`) - (mean recall of `rare`): positive if rare ones lag."""
-    return float((_mean(curves, others) - _mean(curves, rare)).mean())
+    return float(difference(curves, rare, others).mean())
+
+
+def difference(curves: pd.DataFrame, rare: Sequence[int], others: Sequence[int]) -> pd.Series[float]:
+    """Return (mean recall of `others`) - (mean recall of `rare`) by epoch."""
+    return _mean(curves, others) - _mean(curves, rare)
 
 
 def _mean(curves: pd.DataFrame, group: Sequence[int]) -> pd.Series[float]:

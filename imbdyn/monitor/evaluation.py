@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from imbdyn.monitor.window import LogitSums
@@ -13,17 +14,20 @@ from imbdyn.ops import ClassMoments, add_class_moments, class_moments
 from imbdyn.statistics import neural_collapse
 from imbdyn.taps import FeatureWatch
 
+Floats = NDArray[np.float64]
+
 #: NC1 and NC4 need every feature beside the final class means; an evaluation with more bytes goes without them.
 MEMORY_BOUND = 64 << 20
 
 
 class Collapse(NamedTuple):
-    """Neural collapse of an evaluation's features; see `imbdyn.statistics.neural_collapse`."""
+    """Neural collapse of an evaluation's features; see `imbdyn.statistics.neural_collapse`. NaN: not defined."""
 
     nc1: float
-    nc2_norm: float
-    nc2_angle: float
-    nc3: float
+    nc1_sample: float
+    nc1_of_class: Floats
+    """[C]."""
+    geometry: neural_collapse.Geometry
     nc4: float
 
 
@@ -68,12 +72,15 @@ class Evaluation:
         present = self.moments.count > 0
         mean_KD = self.moments.mean[present].double().cpu().numpy()
         geometry = neural_collapse.geometry(mean_KD, weight[present].detach().double().cpu().numpy())
-        nc1 = nc4 = np.nan
+        nc1 = nc1_sample = nc4 = np.nan
+        of_class_C = np.full(self._num_classes, np.nan)
         if self._held:
             features, labels, prediction = (torch.cat(parts).cpu() for parts in zip(*self._held, strict=True))
             counted = labels != self._ignore_index
             local_C = torch.where(present, present.cumsum(0) - 1, -1).cpu()
             features_ND = features[counted].double().numpy()
-            nc1 = neural_collapse.nc1(features_ND, local_C[labels[counted]].numpy(), mean_KD)
+            nc1, nc1_sample, of_class_C[present.cpu().numpy()] = neural_collapse.variability(
+                features_ND, local_C[labels[counted]].numpy(), mean_KD
+            )
             nc4 = neural_collapse.nc4(features_ND, local_C[prediction[counted]].numpy(), mean_KD)
-        return Collapse(nc1, *geometry, nc4)
+        return Collapse(nc1, nc1_sample, of_class_C, geometry, nc4)

@@ -165,12 +165,11 @@ class Recorder:
         weight = self._model.parameter(self._model.classifier_weight).detach().flatten(1)
         features = summarise(evaluation.moments)
         key = {"step": step, "split": evaluation.split, "layer": self._model.layer}
-        collapse = {name: tables.absent([v]) for name, v in evaluation.collapse(weight)._asdict().items()}
-        self._writer.append("features", **key, count=[int(features.count.sum())], **collapse)
         train = self._evaluated.get(TRAIN_EVAL) if evaluation.split != TRAIN_EVAL else None
         shifted = None if train is None else shift(features, train)
-        tables.write_class_features(self._writer, key, features, shifted)
+        tables.write_features(self._writer, key, features, evaluation.collapse(weight), shifted)
         rows = weight.double().cpu().numpy()
+        tables.write_class_feature_pairs(self._writer, key, rows, features)
         self._classifier_rows(
             step,
             evaluation.split,

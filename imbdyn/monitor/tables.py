@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
+from imbdyn.monitor.evaluation import Collapse
 from imbdyn.monitor.gradients import ClassGrams
 from imbdyn.ops import ClassLogits
 from imbdyn.statistics import class_gradients
-from imbdyn.statistics.features import FeatureSummary
+from imbdyn.statistics.features import FeatureSummary, pair_cosines
 from imbdyn.statistics.logits import class_rates, overall_rates
 from imbdyn.trace import Names, Nullable, TraceWriter
 
@@ -21,6 +22,8 @@ Floats = NDArray[np.float64]
 
 #: Up to so many classes the pairs of every parameter are kept; above, those of '*' and of the classifier.
 PAIRS_OF_ALL = 20
+#: Up to so many classes an evaluation has a row for each two of them.
+FEATURE_PAIRS_OF = 100
 
 
 @dataclass(frozen=True)
@@ -108,10 +111,24 @@ def write_class_gradients(writer: TraceWriter, step: int, grams: ClassGrams, cla
     )
 
 
-def write_class_features(
-    writer: TraceWriter, key: dict[str, Any], features: FeatureSummary, train_test_shift: Floats | None
+def write_features(
+    writer: TraceWriter,
+    key: dict[str, Any],
+    features: FeatureSummary,
+    collapse: Collapse,
+    train_test_shift: Floats | None,
 ) -> None:
-    """Write the feature moments of every class that is present in an evaluation."""
+    """Write the features of an evaluation to `features`, and of every class that is present to `class_features`."""
+    geometry = {name: absent([value]) for name, value in collapse.geometry._asdict().items()}
+    writer.append(
+        "features",
+        **key,
+        count=[int(features.count.sum())],
+        nc1=absent([collapse.nc1]),
+        nc1_sample=absent([collapse.nc1_sample]),
+        **geometry,
+        nc4=absent([collapse.nc4]),
+    )
     present = np.flatnonzero(features.count)
     writer.append(
         "class_features",
@@ -119,9 +136,27 @@ def write_class_features(
         class_id=present,
         count=features.count[present],
         mean_norm=features.mean_norm[present],
+        centred_norm=features.centred_norm[present],
         within_var=absent(features.within_var[present]),
+        nc1=absent(collapse.nc1_of_class[present]),
         cos_global=absent(features.cos_global[present]),
         train_test_shift=None if train_test_shift is None else absent(train_test_shift[present]),
+    )
+
+
+def write_class_feature_pairs(writer: TraceWriter, key: dict[str, Any], rows: Floats, features: FeatureSummary) -> None:
+    """Write how the classifier's rows [C, D] and the class means of each two classes lie to each other."""
+    if len(rows) > FEATURE_PAIRS_OF:
+        return
+    first, second = np.triu_indices(len(rows), 1)
+    of_rows, of_means = pair_cosines(rows, features)
+    writer.append(
+        "class_feature_pairs",
+        **key,
+        class_a=first,
+        class_b=second,
+        row_cos=absent(of_rows[first, second]),
+        mean_cos=absent(of_means[first, second]),
     )
 
 

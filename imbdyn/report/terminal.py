@@ -1,4 +1,4 @@
-"""Tables of runs and the verdicts on the claims, 80 columns wide, readable without colours."""
+"""Tables of runs, verdicts on the claims and other findings, 80 columns wide, readable without colours."""
 
 from __future__ import annotations
 
@@ -58,31 +58,58 @@ def show_runs(out: Console, traces: Iterable[Trace]) -> None:
 
 
 def show_findings(out: Console, title: str, findings: Sequence[Finding]) -> None:
-    """Print every claim with its verdict, the sentence of its numbers, and the rule that made the verdict."""
+    """Print claims with their verdicts, sentences and rules; of what else is measured, a line or two each."""
     out.print()
-    out.print(_text(title, "bold"))
+    beside = next((", ".join(finding.beside) for finding in findings if finding.beside and not finding.verdict), "")
+    out.print(_text(f"{title} [{beside}]" if beside else title, "bold"))
     for number, finding in enumerate(findings, start=1):
-        claim = Text(
-            textwrap.fill(f"{number}. {finding.verdict.upper()}: {finding.claim}", WIDTH, subsequent_indent="   ")
-        )
-        claim.stylize(_STYLE[finding.verdict], len("1. "), len("1. ") + len(finding.verdict))
-        out.print(claim)
-        for line, style in ((finding.sentence, ""), (f"{_number(finding)} ({finding.rule}).", "dim")):
-            out.print(_text(line, style, indent=3))
+        if finding.verdict is not None:
+            _show_claim(out, number, finding)
+        elif finding.kind == "next step":
+            out.print(_text(f"- {finding.sentence}", indent=0, hanging=2))
+        elif finding.value is not None:
+            name = finding.name.replace("_", " ")
+            line = _text(f"{name} {_beside(finding)}: {finding.sentence}", indent=0, hanging=2)
+            line.stylize("bold", 0, len(name))
+            out.print(line)
+    without = [finding.name for finding in findings if finding.verdict is None and finding.value is None]
+    if without and findings[0].kind == "phenomenon":
+        names = ", ".join(name.replace("_", " ") for name in without)
+        out.print(_text(f"Without a value (trace.findings() says why): {names}.", "dim", indent=0, hanging=2))
+
+
+def _show_claim(out: Console, number: int, finding: Finding) -> None:
+    assert finding.verdict is not None
+    claim = Text(textwrap.fill(f"{number}. {finding.verdict.upper()}: {finding.claim}", WIDTH, subsequent_indent="   "))
+    claim.stylize(_STYLE[finding.verdict], len("1. "), len("1. ") + len(finding.verdict))
+    out.print(claim)
+    for line, style in ((finding.sentence, ""), (f"{_number(finding)} ({finding.rule}).", "dim")):
+        out.print(_text(line, style, indent=3))
+
+
+def _beside(finding: Finding) -> str:
+    """Show the value, and in brackets those of the runs beside it."""
+    beside = f" [{', '.join(map(_short, finding.beside.values()))}]" if finding.beside else ""
+    return f"{_short(finding.value)}{beside}"
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}" if 0.1 <= abs(value) < 100 or value == 0 else f"{value:.2g}"
 
 
 _STYLE = {"supported": "bold green", "refuted": "bold red", "not decided": "bold yellow"}
 
 
-def _text(words: str, style: str = "", indent: int | None = None) -> Text:
+def _text(words: str, style: str = "", indent: int | None = None, hanging: int = 0) -> Text:
     """Show words as they are: markup in them is text, and control characters (escape sequences) do not pass.
 
-    With `indent` they are a paragraph, wrapped here: rich would fill its lines with spaces.
+    With `indent` they are a paragraph, wrapped here: rich would fill its lines with spaces. Its later lines stand
+    `hanging` further to the right.
     """
     shown = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)
     if indent is not None:
         margin = " " * indent
-        shown = textwrap.fill(shown, WIDTH, initial_indent=margin, subsequent_indent=margin)
+        shown = textwrap.fill(shown, WIDTH, initial_indent=margin, subsequent_indent=margin + " " * hanging)
     return Text(shown, style)
 
 

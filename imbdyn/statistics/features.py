@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imbdyn.ops import ClassMoments
+from imbdyn.statistics.class_gradients import cosines
 
 Floats = NDArray[np.float64]
 
@@ -25,6 +26,7 @@ class FeatureSummary:
     cos_global: Floats
     centred: Floats
     """[C, D]: mu_c - mu_G, mu_G the mean over the classes present."""
+    centred_norm: Floats
 
 
 def summarise(moments: ClassMoments) -> FeatureSummary:
@@ -38,7 +40,9 @@ def summarise(moments: ClassMoments) -> FeatureSummary:
     with np.errstate(divide="ignore", invalid="ignore"):
         within_var = np.where(count > 1, m2.sum(1) / (count - 1), np.nan)
         cos_global = np.where(present, mean @ centre / (norm * np.linalg.norm(centre)), np.nan)
-    return FeatureSummary(count, mean, np.where(present, norm, np.nan), within_var, cos_global, mean - centre)
+    centred = mean - centre
+    centred_norm = np.where(present, np.linalg.norm(centred, axis=1), np.nan)
+    return FeatureSummary(count, mean, np.where(present, norm, np.nan), within_var, cos_global, centred, centred_norm)
 
 
 def shift(test: FeatureSummary, train: FeatureSummary) -> Floats:
@@ -58,3 +62,13 @@ def cos_class_mean(rows: Floats, features: FeatureSummary) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         norms = np.linalg.norm(centred, axis=1) * np.linalg.norm(features.centred, axis=1)
         return np.where(present, (centred * features.centred).sum(1) / norms, np.nan)
+
+
+def pair_cosines(rows: Floats, features: FeatureSummary) -> tuple[Floats, Floats]:
+    """Return cos(w_a, w_b) of the classifier's rows [C, D], and cos(mu_a - mu_G, mu_b - mu_G), each [C, C].
+
+    NaN for a vector of length 0 and, of the means, for absent classes. The rows are not centred: Fang et al. 2021.
+    """
+    present = features.count > 0
+    between_means = cosines(features.centred @ features.centred.T)
+    return cosines(rows @ rows.T), np.where(present[:, None] & present, between_means, np.nan)

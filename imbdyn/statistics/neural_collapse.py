@@ -1,8 +1,8 @@
 """Neural collapse NC1 to NC4 as Papyan, Han and Donoho (2020) define them, for classes of any size.
 
 Convention, since under imbalance it matters by a factor of 5: S_W pools all samples (a class weighs as its count),
-S_B and the global mean weigh every class alike (mean of class means). Classes without samples are left out; K counts
-those that are present.
+S_B and the global mean weigh every class alike (mean of class means). `Variability` names the others. Classes without
+samples are left out; K counts those that are present.
 """
 
 from __future__ import annotations
@@ -47,20 +47,46 @@ def geometry(mean_KD: Floats, weight_KD: Floats) -> Geometry:
     )
 
 
-def nc1(features_ND: Floats, local_N: NDArray[np.int64], mean_KD: Floats) -> float:
-    """Compute tr(S_W pinv(S_B)) / K from features [N, D], their class index in 0..K-1 and the class means [K, D].
+class Variability(NamedTuple):
+    """NC1 = tr(S_W pinv(S_B)) / K by what a class weighs; NaN with fewer than two classes, or where all means coincide.
+
+    The mean over classes of `of_class` is NC1 with every class weighing alike in S_W too.
+    """
+
+    nc1: float
+    """S_W pooled over samples, S_B and the global mean with every class alike (Papyan, Han, Donoho 2020)."""
+    nc1_sample: float
+    """Every class weighs as its count, in S_W, S_B and the global mean."""
+    of_class: Floats
+    """[K], with the covariance of the class's own samples for S_W, and S_B as in `nc1`: in the pooled S_W a rare class
+    that has not collapsed cannot be seen."""
+
+
+def variability(features_ND: Floats, local_N: NDArray[np.int64], mean_KD: Floats) -> Variability:
+    """Compute NC1 from features [N, D], their class index in 0..K-1 and the class means [K, D]."""
+    classes = mean_KD.shape[0]
+    share = np.bincount(local_N, minlength=classes) / max(len(local_N), 1)
+    centred_ND = features_ND - mean_KD[local_N]
+    of_class = _nc1_of_class(centred_ND, local_N, mean_KD, np.full(classes, 1 / max(classes, 1)))
+    by_sample = _nc1_of_class(centred_ND, local_N, mean_KD, share)
+    return Variability(float(share @ of_class), float(share @ by_sample), of_class)
+
+
+def _nc1_of_class(centred_ND: Floats, local_N: NDArray[np.int64], mean_KD: Floats, weight_K: Floats) -> Floats:
+    """Return tr(S_c pinv(S_B)) / K [K], S_B = sum_c w_c (mu_c - mu_G)(mu_c - mu_G)^T and mu_G = sum_c w_c mu_c.
 
     S_B has rank K - 1 at most; singular values below eps(float32) of the largest count as zero, since the features
-    are float32 as a rule. NaN with fewer than two classes, or where all class means coincide.
+    are float32 as a rule.
     """
     classes = mean_KD.shape[0]
-    between_KD = (mean_KD - mean_KD.mean(0)) / np.sqrt(classes)
+    between_KD = np.sqrt(weight_K)[:, None] * (mean_KD - weight_K @ mean_KD)
     _, singular, directions = np.linalg.svd(between_KD, full_matrices=False)
     kept = singular > max(between_KD.shape) * np.finfo(np.float32).eps * singular.max(initial=0.0)
     if classes < 2 or not kept.any():
-        return float("nan")
-    within = (features_ND - mean_KD[local_N]) @ (directions[kept] / singular[kept, None]).T
-    return float((within**2).sum() / features_ND.shape[0] / classes)
+        return np.full(classes, np.nan)
+    within_NK = centred_ND @ (directions[kept] / singular[kept, None]).T
+    count = np.bincount(local_N, minlength=classes)
+    return np.asarray(np.bincount(local_N, (within_NK**2).sum(1), minlength=classes) / count / classes)
 
 
 def nc4(features_ND: Floats, prediction_N: NDArray[np.int64], mean_KD: Floats) -> float:

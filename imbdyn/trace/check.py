@@ -184,10 +184,7 @@ class Checker:
                 self._windows.append(rows.select(["step", "since_step", "split"]))
             for message in sweeps[rank].add(rows.select(list(table.key)), is_sorted=is_part):
                 self._problem("key", path, message)
-            if (
-                table.name == "class_gradient_pairs"
-                and rows.filter(pc.field("class_a") >= pc.field("class_b")).num_rows
-            ):
+            if "class_a" in table.key and rows.filter(pc.field("class_a") >= pc.field("class_b")).num_rows:
                 self._problem("key", path, "class_a is not below class_b in every row")
         journal_rows = sum(rows.num_rows for rows in journal.values())
         if parts or journal_rows:

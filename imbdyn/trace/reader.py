@@ -155,6 +155,11 @@ class Trace:
         return self._frame("class_features")
 
     @property
+    def class_feature_pairs(self) -> pd.DataFrame:
+        """A row per evaluation, layer and two classes, up to 100 classes."""
+        return self._frame("class_feature_pairs")
+
+    @property
     def classifier(self) -> pd.DataFrame:
         """A row per step and class: its row of the classifier."""
         return self._frame("classifier")
@@ -230,14 +235,18 @@ class Trace:
             self._damage.append(damage)
             warnings.warn(damage, stacklevel=4)
 
+    def kept(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """Return what `make` returns; of a frozen trace, what it returned the first time that `name` was asked for."""
+        if self._kept is None:
+            return make()
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
+
     def _frame(self, name: str) -> pd.DataFrame:
-        if self._kept is not None and name in self._kept:
-            return self._kept[name]
         # A bool column with nulls would become objects, which select no rows.
-        frame: pd.DataFrame = self.table(name).to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get)
-        if self._kept is not None:
-            self._kept[name] = frame
-        return frame
+        types = {pa.bool_(): pd.BooleanDtype()}.get
+        return self.kept(name, lambda: self.table(name).to_pandas(types_mapper=types))
 
     def _wanted(self, name: str, columns: Sequence[str] | None) -> list[str]:
         known = {column: column for column in self.schema(name).names}

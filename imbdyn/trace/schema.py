@@ -63,6 +63,8 @@ _SINCE = Column("since_step", _INT, "optimizer steps", "sums run over since_step
 _EPOCH = Column("epoch", _INT, "epochs", "monitor.epoch when the row was made")
 _SPLIT = Column("split", _NAME, "", "'train' for training windows, else the name given to monitor.evaluate()")
 _CLASS_ID = Column("class_id", _CLASS, "class", "index of the class")
+_CLASS_A = Column("class_a", _CLASS, "class", "index of the first class, class_a < class_b")
+_CLASS_B = Column("class_b", _CLASS, "class", "index of the second class")
 _PARAMETER = Column("parameter", _NAME, "", "name in model.named_parameters(); '*' is all covered parameters together")
 _ONE_PARAMETER = Column("parameter", _NAME, "", "name in model.named_parameters()")
 _LAYER = Column("layer", _NAME, "", "name in model.named_modules() of the classifier whose input the features are")
@@ -206,8 +208,8 @@ CLASS_GRADIENT_PAIRS = Table(
     (
         _STEP,
         _PARAMETER,
-        Column("class_a", _CLASS, "class", "index of the first class, class_a < class_b"),
-        Column("class_b", _CLASS, "class", "index of the second class"),
+        _CLASS_A,
+        _CLASS_B,
         Column(
             "grad_cos",
             _REAL,
@@ -235,6 +237,13 @@ FEATURES = Table(
             "means; null when the features of the evaluation passed the memory bound",
             _PAPYAN,
         ),
+        Column(
+            "nc1_sample",
+            _REAL,
+            "",
+            "nc1 with every class weighing as its count, in S_B and the global mean too; null as nc1",
+            _PAPYAN,
+        ),
         Column("nc2_norm", _REAL, "", "std / mean of ||mu_c - mu_G||", _PAPYAN),
         Column("nc2_angle", _REAL, "", "mean over pairs of |cos(mu_a - mu_G, mu_b - mu_G) + 1/(K-1)|", _PAPYAN),
         Column("nc3", _REAL, "", "||W/||W||_F - M/||M||_F||_F^2, M the centred class means", _PAPYAN),
@@ -259,7 +268,16 @@ CLASS_FEATURES = Table(
         _CLASS_ID,
         Column("count", _INT, "samples", "n_c"),
         Column("mean_norm", _REAL, "", "||mu_c||"),
+        Column("centred_norm", _REAL, "", "||mu_c - mu_G||, mu_G the mean of class means"),
         Column("within_var", _REAL, "", "trace of the sample covariance of the class's features; null if n_c < 2"),
+        Column(
+            "nc1",
+            _REAL,
+            "",
+            "tr(S_W pinv(S_B)) / K with the covariance of the class's own samples (divided by n_c) as S_W, S_B as in "
+            "features.nc1: weighted by n_c / N they sum to that; null as that",
+            _PAPYAN,
+        ),
         Column("cos_global", _REAL, "", "cos(mu_c, mu_G), mu_G the mean of class means"),
         Column(
             "train_test_shift",
@@ -268,6 +286,33 @@ CLASS_FEATURES = Table(
             "||mu_c - mu_c'||^2 / (tr(S_c) / n_c + tr(S_c') / n_c'), ' the evaluation 'train_eval' at the same step; "
             "1 is expected of exchangeable features; null without it",
             "after Ye et al. 2020, arXiv 2001.01385",
+        ),
+    ),
+)
+
+CLASS_FEATURE_PAIRS = Table(
+    "class_feature_pairs",
+    "two classes in one evaluation: how their rows of the classifier and their means lie; up to 100 classes",
+    ("step", "split", "layer", "class_a", "class_b"),
+    (
+        _STEP,
+        _SPLIT,
+        _LAYER,
+        _CLASS_A,
+        _CLASS_B,
+        Column(
+            "row_cos",
+            _REAL,
+            "",
+            "cos(w_a, w_b), not centred; null if a row is 0",
+            "Fang, He, Long, Su 2021, arXiv 2101.12699",
+        ),
+        Column(
+            "mean_cos",
+            _REAL,
+            "",
+            "cos(mu_a - mu_G, mu_b - mu_G), mu_G the mean of class means; null without samples of both",
+            _PAPYAN,
         ),
     ),
 )
@@ -311,6 +356,7 @@ TABLES: dict[str, Table] = {
         CLASS_GRADIENT_PAIRS,
         FEATURES,
         CLASS_FEATURES,
+        CLASS_FEATURE_PAIRS,
         CLASSIFIER,
     )
 }

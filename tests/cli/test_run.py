@@ -45,11 +45,12 @@ def test_json_and_quiet_leave_nothing_else(config: Path) -> None:
     assert result.stderr == ""
     assert [Path(trace["path"]).name for trace in found["runs"]] == list(RUNS)
     assert Path(found["runs"][0]["path"]).parent.name == "tiny-seed7"
-    assert [finding["name"] for finding in found["findings"]] == [
+    assert [finding["name"] for finding in found["findings"] if finding["kind"] == "claim"] == [
         "alike_when_balanced",
         "early_underfit",
         "late_overfit",
     ]
+    assert any(finding["name"] == "initial_guess" and finding["value"] is not None for finding in found["findings"])
 
 
 def test_an_existing_run_is_kept_unless_told_otherwise(config: Path) -> None:

@@ -16,6 +16,7 @@ def test_show_prints_a_table_and_the_claims(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "mean of rest" in result.output
     assert "2. REFUTED: Under imbalance" in result.output
+    assert "What else run shows\narea between curves 0.00: Train recall" in result.output
 
 
 def test_json_is_all_of_standard_output(tmp_path: Path) -> None:
@@ -23,7 +24,11 @@ def test_json_is_all_of_standard_output(tmp_path: Path) -> None:
     found = json.loads(CliRunner().invoke(main, ["show", "--json", *paths]).stdout)
     assert [run["path"] for run in found["runs"]] == paths
     assert found["runs"][0]["classes"][1]["epoch_learned"] is None
-    assert len(found["findings"]) == 6
+    claims = [finding for finding in found["findings"] if finding["kind"] == "claim"]
+    assert [finding["on"] for finding in claims] == [
+        f"The three claims on {n} alone (arXiv 2605.24908)" for n in "aaabbb"
+    ]
+    assert {finding["name"] for finding in found["findings"]} > {"nc1", "seli_rows", "noise_scale"}
 
 
 def test_a_folder_of_runs_stands_for_all_of_them(tmp_path: Path) -> None:

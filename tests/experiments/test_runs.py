@@ -58,7 +58,11 @@ def test_a_trace_holds_every_epoch_of_its_run(config: ExperimentConfig, data: Im
     assert trace.run["config"] == run.as_dict()
     assert trace.run["class_counts"] == run.class_counts
     evaluated = trace.classes[trace.classes["split"] == "train_eval"]
-    assert sorted(evaluated["epoch"].unique()) == [1, 2]
+    assert sorted(evaluated["epoch"].dropna().unique()) == [1, 2]
+    untrained = trace.classes[trace.classes["step"] == 0]
+    assert sorted(untrained["split"].unique()) == ["test", "train_eval"], "before the first step, of no epoch"
+    assert untrained["epoch"].isna().all()
+    assert set(trace.features["step"][trace.features["split"] == "train_eval"]) == set(evaluated["step"])
     assert evaluated[evaluated["epoch"] == 1]["count"].tolist() == run.class_counts
     # the first step, and every fifth after it
     steps = trace.run["overhead"]["steps"]
@@ -88,7 +92,7 @@ def test_an_interrupt_leaves_a_readable_trace(config: ExperimentConfig, data: Im
         train(plan(config, data)[2], data, tmp_path / "run", force=False, on_epoch=interrupt)
     trace = open_trace(tmp_path / "run")
     assert trace.run["status"] == "interrupted"
-    assert trace.classes["epoch"].unique().tolist() == [1]
+    assert trace.classes["epoch"].dropna().unique().tolist() == [1]
     assert torch.get_num_threads() == threads
 
 

@@ -19,6 +19,88 @@ def curve_reaching(epoch: int | None, epochs: int) -> list[float]:
     return [float(epoch is not None and e >= epoch) for e in range(1, epochs + 1)]
 
 
+def write_rows(
+    path: Path,
+    counts: Sequence[int],
+    rows: Sequence[tuple[str, Mapping[str, Any]]],
+    *,
+    rare: Sequence[int] | None = None,
+    method: str | None = None,
+) -> Trace:
+    """Write a trace of what is given: rows of tables, as `TraceWriter.append` takes them."""
+    config = {"rare_classes": rare, "method": method}
+    writer = TraceWriter(path)
+    writer.update_run(
+        num_classes=len(counts),
+        class_names=[str(c) for c in range(len(counts))],
+        class_counts=list(counts),
+        config={key: value for key, value in config.items() if value is not None},
+    )
+    for table, columns in rows:
+        writer.append(table, **columns)
+    writer.close("finished")
+    return open_trace(path)
+
+
+def class_rows(step: int, split: str = "train_eval", **columns: Any) -> tuple[str, dict[str, Any]]:
+    """Rows of `classes`, one for each value of a column; a count of 1 unless given."""
+    number = max(np.size(values) for values in columns.values())
+    columns = {"since_step": step, "count": 1, **columns}
+    return "classes", {"step": step, "split": split, "class_id": np.arange(number), **columns}
+
+
+def gradient_rows(step: int, gradients: Sequence[Sequence[float]]) -> list[tuple[str, dict[str, Any]]]:
+    """Rows of `class_gradients` and `class_gradient_pairs` of the whole network, from the class gradients [C, P]."""
+    g = np.asarray(gradients, dtype=float)
+    classes, norm, total = len(g), np.linalg.norm(g, axis=1), g.sum(0)
+    with np.errstate(invalid="ignore"):
+        along = np.ma.masked_invalid(g @ total / (norm * np.linalg.norm(total)))
+    a, b = np.triu_indices(classes, 1)
+    return [
+        (
+            "class_gradients",
+            {
+                "step": step,
+                "parameter": "*",
+                "class_id": np.arange(classes),
+                "count": 1,
+                "grad_norm": norm,
+                "grad_cos_total": along,
+            },
+        ),
+        (
+            "class_gradient_pairs",
+            {
+                "step": step,
+                "parameter": "*",
+                "class_a": a,
+                "class_b": b,
+                "grad_cos": (g @ g.T)[a, b] / norm[a] / norm[b],
+            },
+        ),
+    ]
+
+
+def geometry_rows(rows: np.ndarray, means: np.ndarray, step: int = 10) -> list[tuple[str, dict[str, Any]]]:
+    """What an evaluation says of the classifier's rows [C, D] and of the class means [C, D], centred here."""
+    classes = len(rows)
+    a, b = np.triu_indices(classes, 1)
+    key = {"step": step, "split": "train_eval"}
+    centred = means - means.mean(0)
+    length, spread = np.linalg.norm(rows, axis=1), np.linalg.norm(centred, axis=1)
+    cosines = {
+        "row_cos": (rows @ rows.T)[a, b] / (length[a] * length[b]),
+        "mean_cos": (centred @ centred.T)[a, b] / (spread[a] * spread[b]),
+    }
+    ids = np.arange(classes)
+    return [
+        ("features", {**key, "layer": "head", "count": [classes]}),
+        ("class_features", {**key, "layer": "head", "class_id": ids, "count": 1, "centred_norm": spread}),
+        ("class_feature_pairs", {**key, "layer": "head", "class_a": a, "class_b": b, **cosines}),
+        ("classifier", {**key, "class_id": ids, "row_norm": length}),
+    ]
+
+
 def write_trace(
     path: Path,
     counts: Sequence[int],

@@ -45,6 +45,17 @@ def test_absent_class_has_no_recall(tmp_path: Path) -> None:
     assert curves[1].isna().all()
 
 
+def test_null_is_no_recall_of_zero(tmp_path: Path) -> None:
+    writer = TraceWriter(tmp_path / "run")
+    key = {"since_step": 1, "epoch": 1, "split": "train", "class_id": [0, 1], "count": 2}
+    writer.append("classes", step=1, **key, accuracy=np.ma.masked_array([1.0, 0.0], [False, True]))
+    writer.close("finished")
+    curves, counts = recall_curves(open_trace(tmp_path / "run"), "train")
+    assert curves.loc[1, 0] == 1.0
+    assert np.isnan(curves.loc[1, 1])
+    assert counts.loc[1].tolist() == [2, 0]
+
+
 def test_trace_without_rows_has_no_curves(tmp_path: Path) -> None:
     TraceWriter(tmp_path / "run").close("failed")
     curves, counts = recall_curves(open_trace(tmp_path / "run"), "train")

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from findings.synthetic_traces import curve_reaching, write_trace
 
-from imbdyn.findings import single
+from imbdyn.findings import Finding, single
 from imbdyn.report import judge, records, report_console, show_findings, show_runs
 from imbdyn.report.terminal import WIDTH
 from imbdyn.trace import Trace
@@ -89,13 +90,59 @@ def test_no_color_leaves_the_mark_and_no_escape(imbalanced: Trace, monkeypatch: 
     assert "* 2" in text
 
 
+def claimed(traces: list[Trace]) -> int:
+    """How often the claims are judged on these runs."""
+    return sum(title.startswith("The three claims") for title, _ in judge(traces))
+
+
 def test_three_runs_of_one_experiment_are_judged_together(tmp_path: Path) -> None:
     traces = [
         write_trace(tmp_path / name, [9, 9], [[1.0]] * 2, config={"experiment": {"seed": 1}, "run": name})
         for name in ("scarce", "imbalanced", "balanced")
     ]
-    assert len(judge(traces)) == 1
-    assert len(judge(traces[:2])) == 2
+    titles = [title for title, _ in judge(traces)]
+    assert titles == ["The three claims on these runs (arXiv 2605.24908)", "What else the imbalanced run shows"]
+    assert claimed(traces[:2]) == 2
+    assert dict(judge(traces))[titles[1]][0].beside == {"balanced": None, "scarce": None}
+
+
+def test_a_run_with_a_method_stands_beside_an_experiment(tmp_path: Path) -> None:
+    experiment = {"experiment": {"seed": 1}}
+    traces = [
+        write_trace(tmp_path / name, [9, 9], [[1.0]] * 2, config=experiment | {"run": name})
+        for name in ("scarce", "imbalanced", "balanced")
+    ]
+    method = experiment | {"run": "imbalanced", "method": "logit_adjustment"}
+    traces.append(write_trace(tmp_path / "adjusted", [9, 9], [[1.0]] * 2, config=method))
+    titles = [title for title, _ in judge(traces)]
+    assert titles[0] == "The three claims on these runs (arXiv 2605.24908)"
+    assert titles[2] == "The three claims on adjusted alone (arXiv 2605.24908)"
+
+
+def test_other_findings_are_a_line_or_two_with_the_runs_beside() -> None:
+    found = Finding(
+        name="row_rotation",
+        claim="",
+        value=0.00351,
+        sentence="Rows [of] rare classes turn by 0.0035 rad a step, those of others by 0.0032 rad (p = 0.508).",
+        beside={"balanced": 0.0, "scarce": None},
+    )
+    step = Finding(name="more_samples", kind="next step", claim="", sentence="Try more samples of them. " * 5)
+    file = io.StringIO()
+    out = report_console(file)
+    show_findings(out, "What else it shows", [found, replace(found, name="nc4", value=None, sentence="No features.")])
+    show_findings(out, "What may be tried next", [step])
+    assert file.getvalue().splitlines() == [
+        "",
+        "What else it shows [balanced, scarce]",
+        "row rotation 0.0035 [0.00, -]: Rows [of] rare classes turn by 0.0035 rad a step,",
+        "  those of others by 0.0032 rad (p = 0.508).",
+        "Without a value (trace.findings() says why): nc4.",
+        "",
+        "What may be tried next",
+        "- Try more samples of them. Try more samples of them. Try more samples of them.",
+        "  Try more samples of them. Try more samples of them.",
+    ]
 
 
 def test_runs_of_different_experiments_are_judged_alone(tmp_path: Path) -> None:
@@ -103,7 +150,7 @@ def test_runs_of_different_experiments_are_judged_alone(tmp_path: Path) -> None:
         write_trace(tmp_path / name, [9, 9], [[1.0]] * 2, config={"experiment": {"seed": seed}, "run": name})
         for seed, name in enumerate(("balanced", "imbalanced", "scarce"))
     ]
-    assert len(judge(traces)) == 3
+    assert claimed(traces) == 3
 
 
 def test_records_have_none_where_the_trace_has_nothing(tmp_path: Path) -> None:

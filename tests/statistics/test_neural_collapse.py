@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from imbdyn.statistics.neural_collapse import geometry, nc1, nc4
+from imbdyn.statistics.neural_collapse import geometry, nc4, variability
 
 
 def simplex(classes: int, features: int) -> np.ndarray:
@@ -30,29 +30,60 @@ def test_an_orthogonal_frame_is_no_simplex_before_centring_but_is_one_after() ->
     assert g.nc2_angle > 0.1
 
 
-def test_nc1_is_the_trace_with_the_pseudo_inverse() -> None:
+@pytest.fixture
+def unequal() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features [N, D] of four classes of 50 to 3 samples, their labels, and the class means."""
     rng = np.random.default_rng(1)
-    counts = [50, 20, 5, 3]
-    y = np.repeat(np.arange(4), counts)
+    y = np.repeat(np.arange(4), [50, 20, 5, 3])
     h = rng.standard_normal((4, 8))[y] * 3 + rng.standard_normal((len(y), 8))
-    means = np.stack([h[y == c].mean(0) for c in range(4)])
-    within = (h - means[y]).T @ (h - means[y]) / len(y)
-    centred = means - means.mean(0)
-    between = centred.T @ centred / 4
-    expected = np.trace(within @ np.linalg.pinv(between, rcond=1e-10)) / 4
-    assert nc1(h, y, means) == pytest.approx(expected, rel=1e-9)
+    return h, y, np.stack([h[y == c].mean(0) for c in range(4)])
+
+
+def test_nc1_is_the_trace_with_the_pseudo_inverse_in_every_weighting(
+    unequal: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    h, y, means = unequal
+    share = np.bincount(y) / len(y)
+    scatter = [(h[y == c] - means[c]).T @ (h[y == c] - means[c]) / (y == c).sum() for c in range(4)]
+
+    def trace(within: np.ndarray, weights: np.ndarray) -> float:
+        centred = means - weights @ means
+        between = (weights[:, None] * centred).T @ centred
+        return float(np.trace(within @ np.linalg.pinv(between, rcond=1e-10)) / 4)
+
+    equal = np.full(4, 1 / 4)
+    pooled = sum(share[c] * scatter[c] for c in range(4))
+    found = variability(h, y, means)
+    assert found.nc1 == pytest.approx(trace(pooled, equal), rel=1e-9)
+    assert found.nc1_sample == pytest.approx(trace(pooled, share), rel=1e-9)
+    np.testing.assert_allclose(found.of_class, [trace(within, equal) for within in scatter], rtol=1e-9)
+    assert found.of_class.mean() == pytest.approx(trace(sum(scatter) / 4, equal), rel=1e-9), "all by class"
+
+
+def test_a_rare_class_that_spreads_is_seen_in_its_own_nc1_only() -> None:
+    means = simplex(3, 5)
+    y = np.array([0] * 1000 + [1] * 1000 + [2] * 2)
+    h = means[y]
+    h[-2:] += 1.0 * np.array([[1], [-1]]) * (means[2] - means[0])
+    found = variability(h, y, means)
+    assert found.nc1 < 0.01
+    assert found.of_class[2] > 1
+    np.testing.assert_allclose(found.of_class[:2], 0, atol=1e-25)
 
 
 def test_nc1_of_collapsed_features_is_zero() -> None:
     means = simplex(3, 5)
     y = np.array([0, 0, 1, 2])
-    assert nc1(means[y], y, means) == pytest.approx(0, abs=1e-25)
+    found = variability(means[y], y, means)
+    np.testing.assert_allclose([found.nc1, found.nc1_sample, *found.of_class], 0, atol=1e-25)
 
 
 def test_without_two_classes_or_directions_nothing_is_defined() -> None:
     assert np.isnan(geometry(np.ones((1, 4)), np.ones((1, 4)))).all()
     assert np.isnan(geometry(np.ones((3, 4)), np.ones((3, 4)))).all()
-    assert np.isnan(nc1(np.ones((2, 4)), np.array([0, 1]), np.ones((2, 4))))
+    for classes in (1, 2):
+        found = variability(np.ones((classes, 4)), np.arange(classes), np.ones((classes, 4)))
+        assert np.isnan([found.nc1, found.nc1_sample, *found.of_class]).all()
 
 
 def test_nc4_counts_disagreement_with_the_nearest_mean() -> None:

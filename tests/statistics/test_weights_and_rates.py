@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from imbdyn.ops import class_moments
-from imbdyn.statistics.features import shift, summarise
+from imbdyn.statistics.features import pair_cosines, shift, summarise
 from imbdyn.statistics.logits import class_rates, overall_rates
 from imbdyn.statistics.weights import weight_motion
 
@@ -72,3 +72,16 @@ def test_summary_of_classes_with_one_sample_or_none() -> None:
     np.testing.assert_allclose(summary.within_var, [np.nan, 2, np.nan])
     np.testing.assert_allclose(summary.centred[:2], [[0.5, 2], [-0.5, -2]])
     assert np.isnan(summary.cos_global[2])
+
+
+def test_cosines_of_rows_and_of_centred_means() -> None:
+    x = torch.tensor([[4.0, 1.0], [2.0, 1.0], [3.0, 4.0]], dtype=torch.float64)
+    summary = summarise(class_moments(x, torch.tensor([0, 1, 3]), 4))
+    np.testing.assert_allclose(summary.centred_norm, [2**0.5, 2**0.5, np.nan, 2])
+    rows = np.array([[1.0, 0.0], [1.0, 1.0], [-1.0, 0.0], [0.0, 0.0]])
+    of_rows, of_means = pair_cosines(rows, summary)
+    np.testing.assert_allclose(of_rows[0, :3], [1, 2**-0.5, -1])
+    assert np.isnan(of_rows[3]).all(), "a row of length 0 has no direction"
+    # about the mean (3, 2) of the three: (1, -1), (-1, -1), (0, 2)
+    np.testing.assert_allclose(of_means[0, [1, 3]], [0, -(2**-0.5)], atol=1e-12)
+    assert np.isnan(of_means[2]).all(), "an absent class has no mean"

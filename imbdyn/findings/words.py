@@ -1,0 +1,15 @@
+"""Numbers in sentences."""
+
+from __future__ import annotations
+
+
+def two(value: float) -> str:
+    """Return a number with two decimals; never "-0.00"."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
+def told_p(p_value: float | None) -> str:
+    """Return a p-value in brackets, nothing where there is none."""
+    if p_value is None:
+        return ""
+    return " (p < 0.001)" if p_value < 0.001 else f" (p = {p_value:.3f})"
