@@ -101,7 +101,7 @@ class Recorder:
 
     def close_window(self, step: int, closed_by: OptimizerStep | None = None) -> None:
         """Write the logits of the steps after the last window up to `step`; nothing if there were none."""
-        if step == self._since:
+        if step <= self._since:  # below: Ctrl-C came between a step's commit and its being counted
             return
         step_seconds, overhead_seconds = self._cadence.lap(step - self._since)
         since, sums = self._since, self.window.take()

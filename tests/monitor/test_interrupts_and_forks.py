@@ -14,6 +14,7 @@ from torch import nn
 
 from imbdyn import Monitor, open_trace
 from imbdyn.monitor import tables
+from imbdyn.monitor.cadence import Cadence
 from imbdyn.trace import TraceWriter
 
 CLASSES = 3
@@ -68,6 +69,35 @@ def test_an_interrupt_while_a_step_is_recorded_takes_nothing_of_the_steps_before
     whole = {1, 3} if (table, when) != ("commit", "after") else {1, 3, 6}
     assert set(trace.class_gradients["step"]) == set(trace.parameters["step"]) == whole
     assert Counter(trace.classifier["step"]) == dict.fromkeys(whole, CLASSES)
+
+
+def test_an_interrupt_between_a_commit_and_the_count_of_its_step_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(4, CLASSES)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = torch.randn(6, 4), torch.arange(6) % CLASSES
+    step_done = Cadence.step_done
+
+    def interrupted(self: Cadence, **read: bool) -> None:
+        if self.steps == 3:
+            raise KeyboardInterrupt
+        step_done(self, **read)
+
+    monkeypatch.setattr(Cadence, "step_done", interrupted)
+
+    def train() -> None:
+        with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+            while True:
+                with monitor.batch(y):
+                    F.cross_entropy(model(x), y).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    assert open_trace(tmp_path / "run").steps["step"].tolist() == [1, 2, 3, 4]
 
 
 def test_names_that_repeat_are_encoded_once() -> None:
