@@ -6,7 +6,6 @@ checksums that hold: so the sizes that it declares are bounded, and compared wit
 
 from __future__ import annotations
 
-import io
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from functools import cached_property, reduce
 from operator import and_
 from types import MappingProxyType
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -91,7 +91,7 @@ class Part:
         """Return the row groups that may hold rows for which `filter` is true, from the statistics in the footer."""
         if filter is None:
             return list(range(self.metadata.num_row_groups))
-        footer = pa.BufferReader(PARQUET_MAGIC + self.footer)
+        footer = _in_arrow(4 + len(self.footer), (0, PARQUET_MAGIC), (4, self.footer))
         fragment = ds.ParquetFileFormat().make_fragment(footer, partition_expression=_are(labels))
         subset = fragment.subset(filter=filter, schema=plain_schema(self.table, labels))
         return [group.id for group in subset.row_groups]
@@ -123,10 +123,11 @@ class Part:
         if zlib.crc32(data) != self.group_crc32[group]:
             raise UntrustedError(f"row group {group} (bytes {start} to {stop}) is damaged")
         self._check_pages(group, memoryview(data))
-        sparse = pa.PythonFile(_Sparse(self.size, start, data, self.footer), mode="r")
         names = [field.name for field in self.table.schema() if pa.types.is_dictionary(field.type)]
         format = ds.ParquetFileFormat(read_options=ds.ParquetReadOptions(dictionary_columns=names))
         try:
+            tail = self.size - len(self.footer)
+            sparse = _in_arrow(self.size, (0, PARQUET_MAGIC), (start, data), (tail, self.footer))
             fragment = format.make_fragment(sparse, partition_expression=_are(labels), row_groups=[group])
             self._check_names(fragment, [name for name in names if name in self.metadata.schema.names])
             schema = plain_schema(self.table, labels)
@@ -243,38 +244,14 @@ def _are(labels: Labels) -> ds.Expression | None:
     return reduce(and_, known) if known else None
 
 
-class _Sparse(io.RawIOBase):
-    """A part's file, of which a row group and the footer are in memory; nothing else can be read."""
+def _in_arrow(size: int, *pieces: tuple[int, bytes]) -> pa.BufferReader:
+    """Return a file of `size` bytes, of which only the pieces, each with where it starts, are there.
 
-    def __init__(self, size: int, start: int, group: bytes, footer: bytes) -> None:
-        super().__init__()
-        self._size = size
-        self._start = start
-        self._group = group
-        self._footer = footer
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
-        start = self._position
-        self._position = self._size if size < 0 else min(start + size, self._size)
-        if start >= self._start and self._position <= self._start + len(self._group):
-            return self._group[start - self._start : self._position - self._start]
-        if self._position < self._size:
-            raise OSError(f"bytes {start} to {self._position} were not checked")
-        # Arrow reads the last 64 KiB to find the footer; what comes before the footer is nothing to it.
-        length = self._position - start
-        return self._footer[-length:] if length <= len(self._footer) else self._footer.rjust(length, b"\0")
+    It lies in Arrow's own memory. A Python object would need the GIL when Arrow's threads let go of it, which they do a
+    moment after the read: in a process that is just ending that is an abort. What is not written takes no memory.
+    """
+    buffer = pa.allocate_buffer(size)
+    view = np.frombuffer(buffer, np.uint8)
+    for start, data in pieces:
+        view[start : start + len(data)] = np.frombuffer(data, np.uint8)
+    return pa.BufferReader(buffer)
