@@ -90,8 +90,8 @@ def test_csv_tells_null_from_nan_and_text_from_formula(writer, invoke):
     result = invoke(writer.path, "--format", "csv", "--table", "features", "-o", "-")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
-        '"step","split","layer","count","nc1","nc2_norm","nc2_angle","nc3","nc4"',
-        *(f'1,"{name}","",,nan,,,,' for name in ["''y", "'+1", "'-1", "'=A1", "'@x", "a=b"]),
+        '"step","split","layer","count","nc1","nc1_sample","nc2_norm","nc2_angle","nc3","nc4"',
+        *(f'1,"{name}","",,nan,,,,,' for name in ["''y", "'+1", "'-1", "'=A1", "'@x", "a=b"]),
     ]
 
 
