@@ -38,6 +38,17 @@ class TestConflict:
         cos = (rare * others).sum(1) / (np.linalg.norm(rare, axis=1) * np.linalg.norm(others, axis=1))
         np.testing.assert_allclose(pair_sums(trace, groups(trace)).group_cosine(), cos, rtol=1e-9)
 
+    def test_a_thousand_classes_come_in_several_row_groups(self, tmp_path: Path) -> None:
+        g = np.random.default_rng(0).standard_normal((1000, 5))
+        trace = write_rows(tmp_path / "run", [2] * 500 + [200] * 500, gradient_rows(1, g), rare=list(range(500)))
+        found = gradient_conflict(trace)
+        signs = g @ g.T < 0
+        assert found.value == pytest.approx(signs[:500, 500:].mean())
+        assert found.null == pytest.approx(signs[500:, 500:].sum() / (500 * 499))
+        rare, others = g[:500].sum(0), g[500:].sum(0)
+        cos = rare @ others / np.linalg.norm(rare) / np.linalg.norm(others)
+        assert pair_sums(trace, groups(trace)).group_cosine()[0] == pytest.approx(cos)
+
     def test_other_parameters_and_absent_cosines_do_not_count(self, tmp_path: Path) -> None:
         rows = gradient_rows(1, [[1.0], [-1.0]])
         head = {"step": 1, "parameter": "head.weight", "class_a": 0, "class_b": 1, "grad_cos": 1.0}

@@ -14,7 +14,7 @@ import pytest
 from findings.synthetic_traces import write_rows
 
 from imbdyn.findings import PHENOMENA, Finding, findings, phenomena, single
-from imbdyn.trace import Trace
+from imbdyn.trace import Trace, open_trace
 from imbdyn.trace.schema import TABLES
 
 Measure = Callable[[Trace], Finding]
@@ -117,6 +117,14 @@ def test_all_are_in_the_frame_with_their_fields(tmp_path: Path) -> None:
     assert frame["name"].tolist() == names
     assert len(set(names)) == len(names)
     assert set(frame.columns) == set(asdict(single(trace)[0]))
+
+
+def test_several_traces_have_all_findings_of_each(tmp_path: Path) -> None:
+    for name, value in (("a", 0.5), ("b", 0.25)):
+        everything(tmp_path / name, 4, value, rare=[0, 1])
+    frame = open_trace([tmp_path / "a", tmp_path / "b"]).findings()
+    assert frame["run"].value_counts().to_dict() == dict.fromkeys("ab", 3 + len(PHENOMENA))
+    assert frame[frame["name"] == "nc2"]["value"].tolist() == [0.5, 0.25]
 
 
 def test_runs_beside_it_give_their_values(tmp_path: Path) -> None:
