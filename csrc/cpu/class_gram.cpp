@@ -274,7 +274,9 @@ int64_t class_gram_rows(const Matrix& inputs, const Matrix& grad_outputs, const 
   const Ordered ordered = order_rows(inputs, grad_outputs, samples, sorted);
   const bool norms = weight.sample_norm_sq != nullptr;
   const Costs costs = count_costs(ordered, norms);
-  if (way == GramWay::cheapest) {
+  if (inputs.columns == 0 || grad_outputs.columns == 0) {
+    way = GramWay::sample;  // the one that makes nothing of nothing: in pairs of rows, 0 times NaN would be NaN
+  } else if (way == GramWay::cheapest) {
     const double least = std::min({costs.gram, costs.direct, costs.sample});
     way = least == costs.gram ? GramWay::gram : least == costs.direct ? GramWay::direct : GramWay::sample;
   }

@@ -118,6 +118,12 @@ std::uint8_t* grow(std::vector<std::uint8_t>& bytes, std::size_t more) {
   return bytes.data() + bytes.size() - more;
 }
 
+/// Copies text to where there is room for it. memcpy must not see a null pointer, even for no bytes, and an empty
+/// vector's data is one.
+void put_text(std::uint8_t* at, const char* text, std::size_t size) {
+  if (size > 0) std::memcpy(at, text, size);
+}
+
 /// Whether offsets of 32 bits can count the names with those that come.
 bool has_room(const CommitColumn& column, const Given& given, std::int64_t rows) {
   const bool is_one = given.offsets == nullptr && given.list == nullptr;
@@ -135,7 +141,7 @@ void put_names(CommitColumn& column, const Given& given, std::int64_t rows) {
     for (std::int64_t row = 0; row < rows; ++row) {
       Py_ssize_t size = 0;
       const char* const text = PyUnicode_AsUTF8AndSize(PyList_GET_ITEM(given.list, row), &size);
-      std::memcpy(at, text, static_cast<std::size_t>(size));
+      put_text(at, text, static_cast<std::size_t>(size));
       at += size;
       ends[row] = end += static_cast<std::int32_t>(size);
     }
@@ -143,12 +149,12 @@ void put_names(CommitColumn& column, const Given& given, std::int64_t rows) {
   }
   if (given.offsets != nullptr) {
     for (std::int64_t row = 0; row < rows; ++row) ends[row] = end + int32_at(given.offsets, row + 1);
-    std::memcpy(grow(column.data, given.text_size), given.text, given.text_size);
+    put_text(grow(column.data, given.text_size), given.text, given.text_size);
     return;
   }
   std::uint8_t* at = grow(column.data, given.text_size * static_cast<std::size_t>(rows));
   for (std::int64_t row = 0; row < rows; ++row, at += given.text_size) {
-    std::memcpy(at, given.text, given.text_size);
+    put_text(at, given.text, given.text_size);
     ends[row] = end += static_cast<std::int32_t>(given.text_size);
   }
 }

@@ -93,6 +93,37 @@ def test_several_threads_may_call_at_once() -> None:
             assert_bitwise(run.result(), expected[i])
 
 
+def test_labels_that_change_during_a_call_are_no_place_to_write() -> None:
+    # As those of a copy to this memory that has not ended. In a process of its own, which would die.
+    code = """
+import sys, threading, torch
+from imbdyn import ops
+sys.setswitchinterval(1e-5)
+labels, rows = torch.zeros(100_000, dtype=torch.int64), torch.ones(100_000, 1)
+ended = False
+
+def change(last=labels.numpy()[-1:]):
+    while not ended:
+        last[0] = 2**40
+        last[0] = 0
+
+changing = threading.Thread(target=change)
+changing.start()
+named = 0
+for _ in range(300):
+    try:
+        assert ops.class_moments(rows, labels, 1).count == 100_000
+    except ValueError as error:
+        assert str(error).startswith("labels[99999] is ")
+        named += 1
+ended = True
+changing.join()
+assert 0 < named < 300, named
+"""
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr.decode()
+
+
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
     inherited = {k: v for k, v in os.environ.items() if k != "IMBDYN_FORCE_ISA"}
     return subprocess.run(

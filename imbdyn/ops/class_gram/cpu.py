@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imbdyn.ops import _extension
-from imbdyn.ops._checks import bad_label, check_labels
+from imbdyn.ops._checks import bad_label
 from imbdyn.ops._library import implement, unavailable
 from imbdyn.ops._library import register as register_second
 from imbdyn.ops.class_gram.geometry import pad_reached
@@ -52,11 +52,13 @@ def rows_gram(
     *,
     bias: bool,
     way: str = "cheapest",
+    rows_per_label: int = 1,
 ) -> tuple[Tensor, ...]:
     """Return gram and sample_norm_sq of the weight, and if wanted those of the bias, by one of `WAYS`.
 
     Raises:
-        ValueError: naming the first row whose label is bad.
+        ValueError: naming the first row whose label is bad; where `rows_per_label` rows repeat a label that the caller
+            was given once, its place there.
         TypeError: for a dtype that the kernels do not read.
     """
     _C = _extension.kernels
@@ -84,7 +86,7 @@ def rows_gram(
         torch.get_num_threads(),
     )
     if row >= 0:
-        raise bad_label(row, int(labels[row]), num_classes, ignore_index)
+        raise bad_label(row // rows_per_label, int(labels[row]), num_classes, ignore_index)
     return weight_results + (bias_results or ())
 
 
@@ -166,7 +168,6 @@ def unfolded_gram(
     sample_norms: bool,
 ) -> tuple[Tensor, ...]:
     """Return (gram, sample_norm_sq) of a convolution by the gram way, over places as rows of unfolded inputs."""
-    check_labels(labels, num_classes, ignore_index)  # here, where a bad one is an image's
     out = grad_outputs.shape[2:]
     padded = pad_reached(inputs, out, kernel_size, stride, padding, dilation)
     steps = padded.stride()[2:]
@@ -186,6 +187,7 @@ def unfolded_gram(
         sample_norms,
         bias=False,
         way="gram",
+        rows_per_label=count,
     )
 
 

@@ -72,7 +72,7 @@ def _gram_and_norms(
     local = labels if present.numel() == num_classes else (per_class > 0).cumsum(0)[labels] - 1
     gram = inputs.new_zeros((num_classes, num_classes), dtype=torch.float64)
     sample_norm_sq = inputs.new_zeros(num_classes, dtype=torch.float64)
-    if present.numel():
+    if present.numel() and inputs.shape[1] and grad_outputs.shape[1]:  # else 0, where 0 times NaN would be NaN
         rows_per_sample = 1 if samples is None else _uniform_rows(samples, local)
         way = _cheapest(inputs.shape[1], grad_outputs.shape[1], labels.shape[0], present.numel(), rows_per_sample)
         small, norms = way(inputs, grad_outputs, local, present.numel(), samples, rows_per_sample)
