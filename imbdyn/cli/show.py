@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import click
 
 from imbdyn.cli._errors import UserError, damage_told
 from imbdyn.cli._report import print_report
-
-if TYPE_CHECKING:
-    from imbdyn.trace import Trace
+from imbdyn.cli._runs import open_runs
 
 
 @click.command("show")
@@ -26,14 +21,7 @@ def command(runs: tuple[str, ...], as_json: bool) -> None:
     """
     from imbdyn.trace import TraceError
 
-    try:
-        traces = [trace for given in runs for trace in _traces(given)]
-    except (TraceError, OSError) as error:
-        raise UserError(str(error)) from error
-    for trace in traces:
-        missing = [key for key in ("class_names", "class_counts", "config", "overhead") if key not in trace.run]
-        if missing:
-            raise UserError(f"{trace.path} was not written by a Monitor: its run.json has no {', '.join(missing)}")
+    traces = open_runs(runs)
     try:
         with damage_told() as damage:
             print_report(traces, as_json=as_json)
@@ -41,15 +29,3 @@ def command(runs: tuple[str, ...], as_json: bool) -> None:
         raise UserError(str(error)) from error
     if damage:
         raise click.exceptions.Exit(1)
-
-
-def _traces(place: str) -> list[Trace]:
-    """Return the trace at a place, or those that it stands for."""
-    from imbdyn.trace import TraceSet, open_trace
-
-    path = Path(place)
-    below = [] if (path / "run.json").exists() else sorted(record.parent for record in path.rglob("run.json"))
-    opened = [open_trace(run) for run in below or [place]]
-    return [
-        trace for found in opened for trace in (found.runs.values() if isinstance(found, TraceSet) else [found])
-    ]

@@ -18,8 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from imbdyn import __version__
-from imbdyn.report.figures import SECTIONS, Source
-from imbdyn.report.figures import palette
+from imbdyn.report.figures import SECTIONS, Source, palette
 from imbdyn.report.finding_cards import card
 from imbdyn.report.judge import judge
 from imbdyn.report.overview import Measure, Measured, class_rows, facts, measures
@@ -47,7 +46,7 @@ def page(traces: Sequence[Trace], on_figure: Callable[[], None] = lambda: None) 
     names = run_names(traces)
     reference = _reference(traces)
     style, script = _style(), _script()
-    return _template().render(
+    rendered: str = _template().render(
         title=f"What each class did: {', '.join(names[:4])}{' and more' if len(names) > 4 else ''}",
         lede=_lede(names, reference),
         version=__version__,
@@ -74,11 +73,13 @@ def page(traces: Sequence[Trace], on_figure: Callable[[], None] = lambda: None) 
         against=_against,
         shown=_shown,
     )
+    return rendered
 
 
 def run_names(traces: Sequence[Trace]) -> list[str]:
     """Return short names that tell the runs apart: those of their folders, with those above where they are alike."""
-    paths = [tuple(part for part in trace.path.parts if part not in ("/", ".")) or (str(trace.path),) for trace in traces]
+    parts = [tuple(part for part in trace.path.parts if part not in ("/", ".")) for trace in traces]
+    paths = [path or (str(trace.path),) for path, trace in zip(parts, traces, strict=True)]
     depth = 1
     while depth < max(map(len, paths)) and len({path[-depth:] for path in paths}) < len(set(paths)):
         depth += 1
@@ -94,7 +95,10 @@ def _reference(traces: Sequence[Trace]) -> int:
 
 def _lede(names: Sequence[str], reference: int) -> str:
     if len(names) == 1:
-        return "One training, read class by class: who was learned when, whose gradient moved the weights, and who was memorised."
+        return (
+            "One training, read class by class: who was learned when, whose gradient moved the weights, and who was "
+            "memorised."
+        )
     return (
         f"{len(names)} trainings side by side, read class by class. Differences are against {names[reference]}. The "
         "rare classes are in colour, the others in grey."
@@ -102,13 +106,15 @@ def _lede(names: Sequence[str], reference: int) -> str:
 
 
 def _contents(runs: int) -> list[tuple[str, str]]:
-    tables = [("findings", "Findings"), ("runs", "Runs" if runs > 1 else "Run"), ("measures", "Measures"), ("classes", "Classes")]
-    return [*tables, *((heading.lower(), heading) for heading in SECTIONS), ("methods", "Methods")]
+    headings = ["Findings", "Runs", "Measures", "Classes", *SECTIONS, "Methods"]
+    return [(heading.lower(), "Run" if heading == "Runs" and runs == 1 else heading) for heading in headings]
 
 
 def _classes_note(rows: int, sources: Sequence[Source]) -> str:
     classes = len(sources[0].counts)
-    return "" if rows == classes else f" {rows} of {classes:,} classes: those with the fewest samples, then those with the most."
+    if rows == classes:
+        return ""
+    return f" {rows} of {classes:,} classes: those with the fewest samples, then those with the most."
 
 
 def _method(source: Source) -> dict[str, str]:
@@ -139,7 +145,7 @@ def _columns() -> list[dict[str, str]]:
     return [
         {
             "name": f"{table.name}.{column.name}",
-            "text": "; ".join(text for text in (column.formula, column.unit and f"in {column.unit}", column.source) if text),
+            "text": "; ".join(filter(None, (column.formula, column.unit and f"in {column.unit}", column.source))),
         }
         for table in TABLES.values()
         for column in table.columns

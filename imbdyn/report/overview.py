@@ -130,7 +130,7 @@ def _class_cells(table: pd.DataFrame, train: pd.DataFrame, test: pd.DataFrame, c
     row = table.loc[c]
     columns = ("epoch_learned", "train_recall", "test_recall", "gap")
     return {
-        "count": int(row["count"]),
+        "count": int(table["count"][c]),
         "train_path": _spark(train, c),
         "test_path": _spark(test, c),
         **{name: None if pd.isna(row[name]) else float(row[name]) for name in columns},
@@ -192,13 +192,16 @@ def _minus(a: Measured, b: Measured) -> Measured:
     """Return a - b; what has no interval is a census, and has no uncertainty."""
     if a.lower is None and b.lower is None:
         return Measured(a.value - b.value)
-    terms = [Interval(m.value, *((m.value, m.value) if m.lower is None else (m.lower, m.upper))) for m in (a, b)]
-    return Measured(*combine([1.0, -1.0], terms))
+    return Measured(*combine([1.0, -1.0], [_interval(a), _interval(b)]))
 
 
-def _measure(
-    label: str, form: str, runs: list[Measured | None], reference: int, are_ratios: bool = False
-) -> Measure:
+def _interval(of: Measured) -> Interval:
+    if of.lower is None or of.upper is None:
+        return Interval(of.value, of.value, of.value)
+    return Interval(of.value, of.lower, of.upper)
+
+
+def _measure(label: str, form: str, runs: list[Measured | None], reference: int, are_ratios: bool = False) -> Measure:
     runs = [None if run is None or isnan(run.value) else run for run in runs]
     base = runs[reference]
 

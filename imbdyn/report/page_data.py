@@ -57,9 +57,7 @@ def embedded(data: Any) -> str:
 
 def _figure(figure: Figure, sources: Sequence[Source], names: Sequence[str], reference: int) -> dict[str, Any]:
     offered = [figure.choices(source) for source in sources]
-    choices = {
-        name: [*dict.fromkeys(value for one in offered for value in one[name])] for name in offered[0]
-    }
+    choices = {name: [*dict.fromkeys(value for one in offered for value in one[name])] for name in offered[0]}
     choices = {name: values or [""] for name, values in choices.items()}  # no run has any: each says why
     variants = {}
     for values in product(*choices.values()):
@@ -187,5 +185,6 @@ def _axis(axis: Axis) -> dict[str, Any]:
 
 def _rounded(values: ArrayLike) -> list[float | int]:
     """Return numbers as short as they can be written with `DIGITS` significant digits; whole ones whole."""
-    numbers = (float(f"{value:.{DIGITS}g}") if abs(value) < 10**DIGITS else float(value) for value in np.asarray(values))
+    listed = np.asarray(values, dtype=float).tolist()
+    numbers = (value if abs(value) >= 10**DIGITS else float(f"{value:.{DIGITS}g}") for value in listed)
     return [int(value) if value.is_integer() else value for value in numbers]

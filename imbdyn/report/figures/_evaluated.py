@@ -43,4 +43,5 @@ def class_curves(source: Source, column: str, split: str) -> tuple[pd.DataFrame,
 def last_values(source: Source, column: str, split: str) -> pd.DataFrame:
     """Return each class's last `y` and `count` of a split, indexed by class_id."""
     rows, _ = class_curves(source, column, split)
-    return rows[rows["x"] == rows["x"].max()].set_index("class_id")[["count", "y"]]
+    last: pd.DataFrame = rows[rows["x"] == rows["x"].max()].set_index("class_id")[["count", "y"]]
+    return last

@@ -29,8 +29,8 @@ def draw(source: Source, split: str = "") -> Lines:
 FIGURE = Figure(
     "classifier_alignment",
     "Does the classifier point at the class?",
-    "1 where a class's row points at the mean of its features, as in neural collapse; on held-out data a rare class's mean "
-    "is often elsewhere.",
+    "1 where a class's row points at the mean of its features, as in neural collapse; on held-out data a rare class's "
+    "mean is often elsewhere.",
     draw,
     choices,
     compared="difference",

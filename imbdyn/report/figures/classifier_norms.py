@@ -21,6 +21,7 @@ def draw(source: Source) -> Lines:
 FIGURE = Figure(
     "classifier_norms",
     "Norms of the classifier's rows",
-    "A class whose row is longer is predicted more easily. With SGD the rows of rare classes stay short (Kang et al. 2020).",
+    "A class whose row is longer is predicted more easily. With SGD the rows of rare classes stay short (Kang et al. "
+    "2020).",
     draw,
 )

@@ -36,7 +36,7 @@ def class_lines(
     """
     rows, left_out = _drawable(rows, y)
     if source.has_many_classes:
-        series, note = _bands(source, rows, x), _POOLED.format(x=x.label)
+        series, note = _bands(source, rows), _POOLED.format(x=x.label)
     else:
         series, note = _curves(source, rows)
     return Lines(x, y, tuple(series), levels, tuple(n for n in (note, *left_out, *notes) if n))
@@ -99,10 +99,9 @@ def _drawable(rows: pd.DataFrame, y: Axis, *, may_be_empty: bool = False) -> tup
 
 def _curves(source: Source, rows: pd.DataFrame) -> tuple[list[Series], str]:
     series, most = [], 0
-    by_class = dict(list(rows.groupby("class_id", sort=True)))
-    others_first = sorted(by_class, key=lambda c: (c in source.rare, c))  # what stands out is drawn on top
-    for class_id in others_first:
-        mine = by_class[class_id].sort_values("x")
+    present = {int(class_id) for class_id in rows["class_id"].unique()}
+    for class_id in sorted(present, key=lambda c: (c in source.rare, c)):  # what stands out is drawn on top
+        mine = rows[rows["class_id"] == class_id].sort_values("x")
         most = max(most, len(mine))
         x, y = _points(mine)
         name = source.names[class_id]
@@ -118,7 +117,7 @@ _POOLED = (
 )
 
 
-def _bands(source: Source, rows: pd.DataFrame, x: Axis) -> list[Series]:
+def _bands(source: Source, rows: pd.DataFrame) -> list[Series]:
     values = np.unique(rows["x"].to_numpy(dtype=float))
     if len(values) > _BAND_POINTS:
         spans = np.array_split(values, _BAND_POINTS)
@@ -130,7 +129,7 @@ def _bands(source: Source, rows: pd.DataFrame, x: Axis) -> list[Series]:
         mine = rows[rows["class_id"].isin(group.classes)]
         if not len(mine):
             continue
-        quantiles = mine.groupby("x")["y"].quantile([0.1, 0.5, 0.9]).unstack()
+        quantiles = mine.groupby("x")["y"].quantile(np.array([0.1, 0.5, 0.9])).unstack()
         low, middle, high = (quantiles[q].to_numpy(dtype=float) for q in (0.1, 0.5, 0.9))
         at = quantiles.index.to_numpy(dtype=float)
         series.append(

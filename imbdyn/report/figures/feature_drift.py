@@ -22,8 +22,8 @@ def draw(source: Source, split: str = "") -> Lines:
 FIGURE = Figure(
     "feature_drift",
     "Drift from train to test",
-    "The squared distance between a class's mean feature on the training data and on held-out data, over what two samples "
-    "of one distribution would show: 1 is chance, more is a drift (after Ye et al. 2020).",
+    "The squared distance between a class's mean feature on the training data and on held-out data, over what two "
+    "samples of one distribution would show: 1 is chance, more is a drift (after Ye et al. 2020).",
     draw,
     choices,
     compared="ratio",

@@ -16,8 +16,8 @@ def draw(source: Source, split: str = "") -> Lines:
 FIGURE = Figure(
     "feature_spread",
     "Spread of the features",
-    "The trace of the covariance of the classifier's inputs within a class. A class that collapses on the training data "
-    "and not on held-out data is memorised.",
+    "The trace of the covariance of the classifier's inputs within a class. A class that collapses on the training "
+    "data and not on held-out data is memorised.",
     draw,
     splits,
     compared="ratio",

@@ -21,7 +21,7 @@ def draw(source: Source) -> Spans:
     if held_out is None:
         raise NothingToDrawError("The trace has no evaluation of held-out data.")
     train, test = last_values(source, "accuracy", train_split(source.trace)), last_values(source, "accuracy", held_out)
-    both = train.join(test, lsuffix="_train", rsuffix="_test").dropna(subset=["y_train", "y_test"])
+    both = train.add_suffix("_train").join(test.add_suffix("_test")).dropna(subset=["y_train", "y_test"])
     order = sorted(both.index, key=lambda c: (source.counts[c], c))
     notes = []
     if len(order) > _MOST_ROWS:
@@ -53,7 +53,7 @@ def draw(source: Source) -> Spans:
 FIGURE = Figure(
     "gap",
     "What was memorised",
-    "Each class at the last epoch, the one with the fewest training samples on top: from its recall on the training data "
-    "(open) to that on held-out data (filled, with Wilson's 95% interval).",
+    "Each class at the last epoch, the one with the fewest training samples on top: from its recall on the training "
+    "data (open) to that on held-out data (filled, with Wilson's 95% interval).",
     draw,
 )

@@ -11,7 +11,7 @@ from imbdyn.report.figures.figure import Choices, Figure
 from imbdyn.report.figures.source import Source
 
 #: A training is cut into at most so many moments.
-_FRAMES = 40
+_FRAMES = 20
 
 #: Of more classes, those with the fewest and with the most training samples are shown, half each.
 _MOST_CLASSES = 50
@@ -89,8 +89,8 @@ def _named(moment: np.ndarray) -> str:
 FIGURE = Figure(
     "gradient_cosines",
     "Who is in conflict",
-    "The cosine between the gradients of two classes, rare classes last: below 0 a step for the one "
-    "undoes the other (Yu et al. 2020). A cell is the mean over the sampled steps of a moment in which both were present.",
+    "The cosine between the gradients of two classes, rare classes last: below 0 a step for the one undoes the other "
+    "(Yu et al. 2020). A cell is the mean over the sampled steps of a moment in which both were present.",
     draw,
     choices,
 )

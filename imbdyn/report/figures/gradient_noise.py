@@ -20,8 +20,8 @@ def draw(source: Source, parameter: str = "*", over: str = "steps") -> Lines:
 FIGURE = Figure(
     "gradient_noise",
     "Gradient noise within a class",
-    "How many samples of the class it takes until its mean gradient stands out from the noise (McCandlish et al. 2018). "
-    "Known only for steps with two samples of the class or more.",
+    "How many samples of the class it takes until its mean gradient stands out from the noise (McCandlish et al. "
+    "2018). Known only for steps with two samples of the class or more.",
     draw,
     choices,
 )

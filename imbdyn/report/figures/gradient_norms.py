@@ -19,8 +19,8 @@ def draw(source: Source, parameter: str = "*", over: str = "steps") -> Lines:
 FIGURE = Figure(
     "gradient_norms",
     "Who moves the weights",
-    "The norm of the part of the gradient that flows through the rows of a class: a contribution, so it carries the class's "
-    "share of the batch. By epoch it is the mean over the sampled steps that had samples of the class.",
+    "The norm of the part of the gradient that flows through the rows of a class: a contribution, so it carries the "
+    "class's share of the batch. By epoch it is the mean over the sampled steps that had samples of the class.",
     draw,
     choices,
     compared="ratio",

@@ -14,14 +14,15 @@ def draw(source: Source, parameter: str = "*", over: str = "steps") -> Lines:
     rows = gradient_rows(source, ["grad_norm", "count"], parameter)
     rows = rows.assign(y=rows["grad_norm"] / rows["count"])[["step", "class_id", "y"]]
     rows, x = over_time(source, rows, over, ["class_id"])
-    return class_lines(source, rows, x, Axis("gradient norm ‖G_c‖ / n_c", "per sample", log=True), notes=read_steps_note(source))
+    axis = Axis("gradient norm ‖G_c‖ / n_c", "per sample", log=True)
+    return class_lines(source, rows, x, axis, notes=read_steps_note(source))
 
 
 FIGURE = Figure(
     "gradient_per_sample",
     "What a sample still asks for",
-    "The same norm divided by the samples of the class in the step. A class that has been memorised asks for nothing more, "
-    "however badly it generalises.",
+    "The same norm divided by the samples of the class in the step. A class that has been memorised asks for nothing "
+    "more, however badly it generalises.",
     draw,
     choices,
     compared="ratio",

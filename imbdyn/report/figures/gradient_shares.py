@@ -33,8 +33,9 @@ def _group_lines(source: Source, rows: pd.DataFrame, over: str, notes: tuple[str
     groups = source.shown_groups if source.has_many_classes else source.pair
     group_of = {c: group.key for group in groups for c in group.classes}
     # A class without samples in a step has no row, and no part in it: its share is exactly 0.
-    sums = rows.groupby(["step", rows["class_id"].map(group_of).rename("group")])["y"].sum().unstack(fill_value=0.0)
-    means, x = over_time(source, sums.stack().rename("y").reset_index(), over, ["group"])
+    sums = rows.groupby(["step", rows["class_id"].map(group_of).rename("group")])["y"].sum().unstack(fill_value=0)
+    long = sums.reset_index().melt(id_vars="step", var_name="group", value_name="y")
+    means, x = over_time(source, long, over, ["group"])
     series = []
     for group in reversed(groups):
         mine = means[means["group"] == group.key].sort_values("x")
@@ -47,8 +48,8 @@ def _group_lines(source: Source, rows: pd.DataFrame, over: str, notes: tuple[str
 FIGURE = Figure(
     "gradient_shares",
     "Whose step it is",
-    "The projection of a class's gradient on the whole one, alone or summed over a group. The shares of a step sum to 1 over "
-    "its classes; below 0 the step goes, to first order, against the class.",
+    "The projection of a class's gradient on the whole one, alone or summed over a group. The shares of a step sum to "
+    "1 over its classes; below 0 the step goes, to first order, against the class.",
     draw,
     choices,
     compared="difference",

@@ -18,8 +18,8 @@ def draw(source: Source, split: str = "train") -> Lines:
 FIGURE = Figure(
     "margin",
     "Margin of each class",
-    "The logit of the true class minus the largest other one, mean over the class's samples: below 0 the mean sample is "
-    "on the wrong side of the boundary (Cao et al. 2019).",
+    "The logit of the true class minus the largest other one, mean over the class's samples: below 0 the mean sample "
+    "is on the wrong side of the boundary (Cao et al. 2019).",
     draw,
     splits,
     compared="difference",

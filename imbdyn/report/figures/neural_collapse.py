@@ -31,8 +31,8 @@ def draw(source: Source, split: str = "") -> Lines:
 FIGURE = Figure(
     "neural_collapse",
     "Neural collapse",
-    "All five tend to 0 as the features of each class shrink to a point and the points spread out evenly (Papyan, Han, "
-    "Donoho 2020). Under imbalance the means of rare classes come close to each other instead.",
+    "All five tend to 0 as the features of each class shrink to a point and the points spread out evenly (Papyan, "
+    "Han, Donoho 2020). Under imbalance the means of rare classes come close to each other instead.",
     draw,
     splits,
 )

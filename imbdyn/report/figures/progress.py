@@ -54,8 +54,8 @@ def _by_epoch(rows: pd.DataFrame, split: str, columns: list[str]) -> tuple[pd.Da
 FIGURE = Figure(
     "progress",
     "What a look at the whole shows",
-    "Accuracy over all samples and balanced accuracy (the mean of the classes' recall), or the loss. Accuracy hides what "
-    "happens to classes with few samples.",
+    "Accuracy over all samples and balanced accuracy (the mean of the classes' recall), or the loss. Accuracy hides "
+    "what happens to classes with few samples.",
     draw,
     choices,
 )

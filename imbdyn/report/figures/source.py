@@ -119,11 +119,11 @@ class Source:
         """Return the parameters that the first sampled step of a table has rows of, in the order of the model."""
         if table not in self._parameters:
             steps = self.sampled_steps[:1]
-            found = self.read(table, ["parameter"], steps=steps)["parameter"].unique() if steps else []
+            found = [str(name) for name in self.read(table, ["parameter"], steps=steps)["parameter"].unique()]
             coverage = self.trace.run.get("coverage")
             order = list(coverage["parameters"]) if isinstance(coverage, dict) else []
             known = {name: place for place, name in enumerate(order)}
-            self._parameters[table] = sorted(map(str, found), key=lambda name: (known.get(name, len(known)), name))
+            self._parameters[table] = sorted(found, key=lambda name: (known.get(name, len(known)), name))
         return self._parameters[table]
 
     @cached_property

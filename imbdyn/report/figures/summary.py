@@ -8,7 +8,6 @@ import numpy as np
 
 from imbdyn.report.figures.chart import Chart, Floats, Lines, Matrix, Spans
 
-
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 

@@ -36,8 +36,8 @@ def draw(source: Source) -> Lines:
 FIGURE = Figure(
     "train_test",
     "Train against test",
-    "Mean recall over the classes of a group, solid on the training data, dashed on held-out data. Where a group's two "
-    "lines part, it is memorised rather than learned.",
+    "Mean recall over the classes of a group, solid on the training data, dashed on held-out data. Where a group's "
+    "two lines part, it is memorised rather than learned.",
     draw,
     compared="difference",
 )

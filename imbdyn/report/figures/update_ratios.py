@@ -16,7 +16,7 @@ def draw(source: Source) -> Lines:
 FIGURE = Figure(
     "update_ratios",
     "Relative updates",
-    "How far a step moves a parameter, relative to its norm. Parameters with a ratio far from the others' learn at another "
-    "pace.",
+    "How far a step moves a parameter, relative to its norm. Parameters with a ratio far from the others' learn at "
+    "another pace.",
     draw,
 )

@@ -16,7 +16,7 @@ def draw(source: Source) -> Lines:
 FIGURE = Figure(
     "weight_norms",
     "Norms of the weights",
-    "A norm that keeps growing means that the loss is still lowered by scaling the logits, long after the training data "
-    "are fitted.",
+    "A norm that keeps growing means that the loss is still lowered by scaling the logits, long after the training "
+    "data are fitted.",
     draw,
 )
