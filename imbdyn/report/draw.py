@@ -85,8 +85,7 @@ def _matrix(chart: Matrix, ax: Axes, moment: int) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
     values = chart.values[moment]
-    colours = LinearSegmentedColormap.from_list("conflict", [NEGATIVE, NEUTRAL, POSITIVE])
-    colours.set_bad("white")
+    colours = LinearSegmentedColormap.from_list("conflict", [NEGATIVE, NEUTRAL, POSITIVE]).with_extremes(bad="white")
     image = ax.imshow(values, cmap=colours, vmin=-1, vmax=1)
     labels = [_plain(label) for label in chart.labels]
     if len(labels) <= _MOST_WRITTEN:
