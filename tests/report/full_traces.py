@@ -59,15 +59,18 @@ def write_full(
     generator = np.random.default_rng(0)
     writer = TraceWriter(path)
     sampled_steps = 0
-    for step in range(1, epochs * steps_per_epoch + 1):
-        epoch = (step - 1) // steps_per_epoch + 1
+    last = epochs * steps_per_epoch
+    for step in sorted(
+        {*range(sampled_every, last + 1, sampled_every), *range(steps_per_epoch, last + 1, steps_per_epoch)}
+    ):
+        epoch = (step - 1) // steps_per_epoch + 1 if says_epoch else None
         if step % sampled_every == 0:
             sampled_steps += 1
             seen = ids if present is None else np.sort(generator.choice(classes, present, replace=False))
-            _append_step(writer, step, epoch if says_epoch else None, step - sampled_every, counts, seen)
+            _append_step(writer, step, epoch, step - sampled_every, counts, seen)
         if step % steps_per_epoch == 0:
             for split in SPLITS:
-                _append_evaluation(writer, step, epoch if says_epoch else None, split, counts, test_factor)
+                _append_evaluation(writer, step, epoch, split, counts, test_factor)
         writer.commit()
     writer.update_run(
         **{
@@ -75,7 +78,7 @@ def write_full(
             "class_names": list(class_names or [f"c{c}" for c in ids]),
             "class_counts": list(counts),
             "config": config,
-            "overhead": {"share": 0.01, "sampled_steps": sampled_steps, "steps": epochs * steps_per_epoch},
+            "overhead": {"share": 0.01, "sampled_steps": sampled_steps, "steps": last},
             "versions": {"torch": "2"},
             "mixing_layers": [],
             "classifier": "head",

@@ -162,10 +162,10 @@ class LinesPanel {
   // Names beside the ends of the lines that stand out, where there is room for them.
   endLabels(width) {
     const named = this.shown().filter((series) => series.colour !== null && series.key.startsWith("class ") && series.x.length);
-    if (width < 280 || named.length === 0 || named.length > 10) return [];
+    if (named.length === 0 || named.length > 10) return [];
     const labels = named.map((series) => ({ series, text: dom.cut(series.label, 12) }));
     labels.room = 16 + 6.6 * Math.max(...labels.map((label) => label.text.length));
-    return labels;
+    return labels.room < width * 0.3 ? labels : [];
   }
 
   placeLabels(labels) {

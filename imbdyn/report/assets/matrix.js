@@ -88,7 +88,7 @@ class MatrixPanel {
         }
         cells.push(cell);
         if (withText && mean !== null) {
-          const strong = Math.abs(mean) > 0.55 ? "cell-text strong" : "cell-text";
+          const strong = Math.abs(mean) > 0.8 ? "cell-text very strong" : Math.abs(mean) > 0.55 ? "cell-text strong" : "cell-text";
           cells.push(dom.svg("text", { class: strong, x: x + step / 2, y: y + step / 2 + 3.5, "text-anchor": "middle" }, numbers.minus(Number(mean.toFixed(2)).toFixed(2)).replace("0.", ".")));
         }
       }
