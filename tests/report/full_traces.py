@@ -60,9 +60,8 @@ def write_full(
     writer = TraceWriter(path)
     sampled_steps = 0
     last = epochs * steps_per_epoch
-    for step in sorted(
-        {*range(sampled_every, last + 1, sampled_every), *range(steps_per_epoch, last + 1, steps_per_epoch)}
-    ):
+    sampled, evaluated = (range(every, last + 1, every) for every in (sampled_every, steps_per_epoch))
+    for step in sorted({*sampled, *evaluated}):
         epoch = (step - 1) // steps_per_epoch + 1 if says_epoch else None
         if step % sampled_every == 0:
             sampled_steps += 1
