@@ -12,6 +12,7 @@ from imbdyn import __version__
 COMMANDS = {
     "run": "imbdyn.cli.run:command",
     "show": "imbdyn.cli.show:command",
+    "report": "imbdyn.cli.report:command",
     "export": "imbdyn.cli.export:command",
     "check": "imbdyn.cli.check:command",
     "compact": "imbdyn.cli.compact:command",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from imbdyn.trace import Trace
 
 _MANY, _FEW = 100, 20
+_SHOTS = (f"few-shot, fewer than {_FEW}", f"medium-shot, {_FEW} to {_MANY}", f"many-shot, more than {_MANY}")
 
 #: Counts are called equal while the largest is at most this multiple of the smallest.
 _BALANCED_UP_TO = 1.5
@@ -79,10 +80,31 @@ def groups(trace: Trace) -> Groups:
         return _split(
             counts, named, "rare in the imbalanced run" if is_balanced(trace) else "rare by its configuration"
         )
-    shots = [0 if count < _FEW else 1 if count <= _MANY else 2 for count in counts]
+    shots = _shots(counts)
     rare = [c for c, shot in enumerate(shots) if shot == min(shots) < max(shots)]
     label = ("few-shot, fewer than 20", "medium-shot, 20 to 100", "many-shot")[min(shots)]
     return _split(counts, rare, f"{label} samples (Liu et al. 2019)" if rare else f"no class, as all are {label}")
+
+
+def shown_groups(trace: Trace) -> list[tuple[str, list[int]]]:
+    """Return label and classes of the groups that stand for many classes: rarest first, none is empty.
+
+    The rare classes and the others where the configuration names them, else few-, medium- and many-shot classes.
+    """
+    counts = class_counts(trace)
+    named = _config(trace).get("rare_classes")
+    if named is not None:
+        found = groups(trace)
+        labelled = [("rare", found.rare), ("other", found.others)]
+    else:
+        shots = _shots(counts)
+        labelled = [(label, [c for c, s in enumerate(shots) if s == shot]) for shot, label in enumerate(_SHOTS)]
+    return [(label, classes) for label, classes in labelled if classes]
+
+
+def _shots(counts: Sequence[int]) -> list[int]:
+    """Return 0 for few-shot classes, 1 for medium-shot and 2 for many-shot ones."""
+    return [0 if count < _FEW else 1 if count <= _MANY else 2 for count in counts]
 
 
 def _split(counts: Sequence[int], rare: Sequence[int], rule: str) -> Groups:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from functools import partial
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -21,6 +21,9 @@ from imbdyn.trace._run_folder import RunFolder
 from imbdyn.trace._snapshot import Opened, Piece, Snapshot, take_snapshot
 from imbdyn.trace.run_file import TraceError
 from imbdyn.trace.schema import Table
+
+if TYPE_CHECKING:
+    from imbdyn.report.plot import Plot
 
 _FORMAT = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
@@ -175,6 +178,13 @@ class Trace:
         from imbdyn.findings import findings
 
         return findings(self)
+
+    @property
+    def plot(self) -> Plot:
+        """The figures of `imbdyn report` in matplotlib: `trace.plot.recall(ax, split="test")`; dir() lists them."""
+        from imbdyn.report.plot import Plot
+
+        return Plot(self)
 
     def _label(self, rank: int) -> Labels:
         return {"rank": rank} if self.has_ranks else {}

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePath
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import pandas as pd
 import pyarrow as pa
@@ -21,6 +21,9 @@ from imbdyn.trace._plain import Labels
 from imbdyn.trace._store import filesystem_of, is_uri
 from imbdyn.trace.reader import Label, Trace
 from imbdyn.trace.run_file import TraceError
+
+if TYPE_CHECKING:
+    from imbdyn.report.plot import Plot
 
 _WILD = re.compile(r"[*?\[]")
 
@@ -85,6 +88,11 @@ class TraceSet(Trace):
         for name, frame in zip(self.runs, frames, strict=True):
             frame.insert(0, "run", name)
         return pd.concat(frames, ignore_index=True)
+
+    @property
+    def plot(self) -> Plot:
+        """Refused: a figure shows one run. Raises: TraceError."""
+        raise TraceError(f"a figure shows one run: trace.runs[NAME].plot, where NAME is {' or '.join(self.runs)}")
 
     def _label(self, rank: int, run: str = "") -> Labels:
         return {"run": run, **super()._label(rank)}
