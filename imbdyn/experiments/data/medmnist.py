@@ -51,7 +51,7 @@ def _pair(archive: zipfile.ZipFile, path: Path, split: str) -> tuple[Tensor, Ten
         raise DataError(f"{split}_labels of {path} must be one label an image, got {labels.shape[1]}")
     if labels.dtype.kind not in "ui" or labels.size != len(images) or not len(images):
         raise DataError(
-            f"{split}_labels of {path} must be {len(images)} whole numbers, got {labels.dtype} {labels.size}"
+            f"{split}_labels of {path} must be {len(images)} whole numbers, got {labels.dtype} {list(labels.shape)}"
         )
     pixels = torch.from_numpy(images)
     pixels = pixels.unsqueeze(1) if images.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()

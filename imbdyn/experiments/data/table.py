@@ -56,7 +56,8 @@ class Table(Source):
             raise DataError(f"{path} has no column but {', '.join((self.label, *self.drop))}: there are no inputs")
         values = np.stack([_numbers(rows[name], path, name) for name in columns], axis=1)
         train, test = held_out(labels, self.test_share, seed)
-        mean, deviation = values[train].mean(axis=0), values[train].std(axis=0)
+        seen = values[train.numpy()]  # a tensor of one index would be taken for a number
+        mean, deviation = seen.mean(axis=0), seen.std(axis=0)
         deviation[deviation == 0.0] = 1.0
         inputs = torch.as_tensor((values - mean) / deviation, dtype=torch.float32)
         return SplitData(Split(inputs[train], labels[train]), Split(inputs[test], labels[test]), class_names)
@@ -64,10 +65,10 @@ class Table(Source):
 
 def _read(path: Path) -> pa.Table:
     try:
-        if path.suffix == ".parquet":
-            return pq.read_table(path)
-        return pyarrow.csv.read_csv(path)
-    except (pa.ArrowException, OSError) as error:
+        rows = pq.read_table(path) if path.suffix == ".parquet" else pyarrow.csv.read_csv(path)
+        rows.column_names  # noqa: B018  (they may be no UTF-8)
+        return rows
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         kind = "Parquet" if path.suffix == ".parquet" else "CSV"
         raise DataError(f"{path} is no {kind} file that can be read: {str(error).splitlines()[0]}") from error
 

@@ -32,8 +32,9 @@ class CosineLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [N, out_features]."""
-        # The scale stands before the product, so that the logits are what a linear function returns.
-        return F.linear(self.scale * F.normalize(x), F.normalize(self.weight))
+        # The parameter itself enters the linear function: so a Monitor knows it, and its input as the features.
+        norms = self.weight.norm(dim=1).clamp_min(1e-12)
+        return F.linear(F.normalize(x), self.weight) * (self.scale / norms)
 
 
 def replace_classifier(model: nn.Module, num_classes: int, scale: float) -> None:
