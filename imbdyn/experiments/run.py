@@ -14,7 +14,7 @@ from imbdyn.trace import TraceError
 from imbdyn.trace._run_folder import read_run
 from imbdyn.trace._store import below, exists, shown
 
-__all__ = ["RUN_NAMES", "ExistingRunError", "directory", "is_finished", "plan", "unfinished"]
+__all__ = ["RUN_NAMES", "ExistingRunError", "directory", "plan", "recorded", "unfinished"]
 
 #: The runs in the order in which they are trained and shown.
 RUN_NAMES = ("balanced", "imbalanced", "scarce")
@@ -63,27 +63,21 @@ def unfinished(runs: list[Run], folder: str | Path, *, resume: bool, force: bool
             f"{shown(below(folder, existing[0].name))} exists and is not overwritten: --resume keeps what is finished, "
             "--force replaces it"
         )
-    finished = [run.name for run in existing if is_finished(run, below(folder, run.name), "--force replaces it, ")]
+    finished = []
+    for run in existing:
+        record = recorded(below(folder, run.name))
+        if record.get("status") != "finished":
+            continue
+        if record.get("config") != run.as_dict():
+            raise ExistingRunError(
+                f"{shown(below(folder, run.name))} was made with another configuration, so it cannot be resumed: "
+                "--force replaces it, --out puts the new one elsewhere"
+            )
+        finished.append(run.name)
     return [run for run in runs if run.name not in finished]
 
 
-def is_finished(run: Run, place: str | Path, remedy: str = "") -> bool:
-    """Return whether the trace at `place` says that `run` is finished.
-
-    Raises: ExistingRunError if it is finished and of another configuration; `remedy` is part of the message.
-    """
-    record = _record(place)
-    if record.get("status") != "finished":
-        return False
-    if record.get("config") != run.as_dict():
-        raise ExistingRunError(
-            f"{shown(place)} was made with another configuration, so it cannot be resumed: "
-            f"{remedy}--out puts the new one elsewhere"
-        )
-    return True
-
-
-def _record(place: str | Path) -> dict[str, Any]:
+def recorded(place: str | Path) -> dict[str, Any]:
     """Return a trace's run.json, empty if a crash left none that can be read."""
     try:
         return read_run(place)
