@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @click.command("study")
 @click.argument("study", metavar="[PRESET | STUDY.toml]", default="default")
-@click.option("--jobs", type=click.IntRange(min=1), help="Processes that train.  [default: one a core; on a GPU one]")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), help="Processes that train; 1: this one.  [default: one a core; on a GPU 1]"
+)
 @click.option("--scheduler", metavar="ADDRESS", help="Train on the workers of this dask scheduler instead.")
 @click.option(
     "--out",
@@ -49,7 +51,7 @@ def command(study: str, jobs: int | None, scheduler: str | None, out: str, quiet
     try:
         chosen = load_study(study)
         folder = below(out, chosen.name)
-        filesystem_of(folder)
+        filesystem_of(out)  # is it a place at all?
         planned = plan_study(chosen, folder)
         todo, finished = unfinished_tasks(planned)
         outcomes = _train(todo, finished, jobs, scheduler, quiet=quiet)
@@ -83,7 +85,7 @@ def _train(todo: list[Task], finished: int, jobs: int | None, scheduler: str | N
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from imbdyn.experiments.study.cluster import run_on_cluster
-    from imbdyn.experiments.study.local import default_jobs, run_locally
+    from imbdyn.experiments.study.local import default_jobs, run_here, run_locally
 
     if not quiet and finished:
         click.echo(f"{finished} of {finished + len(todo)} runs are finished and kept.", err=True)
@@ -107,7 +109,8 @@ def _train(todo: list[Task], finished: int, jobs: int | None, scheduler: str | N
 
         if scheduler is not None:
             return run_on_cluster(todo, scheduler, progress)
-        return run_locally(todo, jobs or default_jobs(todo), progress)
+        jobs = min(jobs or default_jobs(todo), len(todo))
+        return run_here(todo, progress) if jobs == 1 else run_locally(todo, jobs, progress)
 
 
 def _tell(todo: list[Task], outcomes: list[Outcome], *, quiet: bool) -> dict[str, str]:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +19,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from imbdyn.cli import main
+from imbdyn.experiments.study.grid import load_study
+from imbdyn.experiments.study.plan import plan_study, unfinished_tasks
+from imbdyn.experiments.study.work import perform
 from imbdyn.trace import TraceError, open_trace
 
 TINY = """
@@ -104,18 +109,6 @@ def test_a_grid_is_trained_measured_and_gone_on_with(tmp_path: Path) -> None:
     assert "was made with another configuration" in other.output
 
 
-def command(config: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start `imbdyn study` as a terminal does: in a process group of its own."""
-    start = [sys.executable, "-c", "from imbdyn.cli import main; main()"]
-    return subprocess.Popen(
-        [*start, "study", str(config), "--out", str(config.parent / "runs"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -123,28 +116,67 @@ def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-LONG = '[model]\nname = "mlp"\n[train]\nepochs = 300\n[grid]\nseed = [0, 1]\n'
+@contextmanager
+def meanwhile(condition: Callable[[], object], act: Callable[[], None]) -> Iterator[None]:
+    """Do something in another thread as soon as a condition holds."""
+    failures: list[BaseException] = []
+
+    def wait_and_act() -> None:
+        try:
+            wait_for(condition)
+            act()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=wait_and_act)
+    thread.start()
+    yield
+    thread.join()
+    assert not failures
 
 
-@pytest.mark.parametrize("to_all", [True, False], ids=["Ctrl-C", "kill -INT"])
+LONG = '[model]\nname = "mlp"\n[train]\nepochs = 400\n[grid]\nseed = [0, 1]\n'
+
+
+@pytest.mark.parametrize("to_all", [True, pytest.param(False, marks=pytest.mark.nightly)], ids=["Ctrl-C", "kill -INT"])
 def test_an_interrupt_keeps_what_is_done_and_the_same_command_goes_on(tmp_path: Path, to_all: bool) -> None:
     config, folder = written(tmp_path, LONG), tmp_path / "runs" / "tiny"
-    running = command(config, "--jobs", "2")
-    wait_for(lambda: len(list(folder.rglob("*.checkpoint.pt"))) == 2)
-    (os.killpg if to_all else os.kill)(running.pid, signal.SIGINT)
-    _, stderr = running.communicate(timeout=30)
-    assert running.returncode == 130, stderr
-    assert stderr == f"Interrupted. What is finished is kept in {folder}; the same command goes on.\n"
-    assert set(statuses(folder).values()) == {"interrupted"}
-    started = {path: path.stat().st_mtime_ns for path in folder.rglob("*.checkpoint.pt")}
-    assert len(started) == 2
 
-    going_on = command(config, "--jobs", "2")
-    wait_for(lambda: any(path.stat().st_mtime_ns != time_ for path, time_ in started.items() if path.exists()))
-    os.killpg(going_on.pid, signal.SIGINT)
-    going_on.communicate(timeout=30)
-    records = [open_trace(folder / run).run for run in statuses(folder)]
-    assert any(record.get("resumed") for record in records), "a run went on after its checkpoint"
+    def interrupt() -> None:
+        for child in multiprocessing.active_children() if to_all else ():
+            os.kill(child.pid, signal.SIGINT)  # as a terminal does
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with meanwhile(lambda: len(list(folder.rglob("*.checkpoint.pt"))) == 2, interrupt):
+        result = study(config, "--jobs", "2")
+    assert result.exit_code == 130
+    assert result.output == f"Interrupted. What is finished is kept in {folder}; the same command goes on.\n"
+    assert set(statuses(folder).values()) == {"interrupted"}
+    assert len(statuses(folder)) == 2, "nothing else was begun"
+    assert multiprocessing.active_children() == []
+
+    todo, finished = unfinished_tasks(plan_study(load_study(str(config)), folder))
+    assert (len(todo), finished) == (6, 0)
+    place = Path(str(todo[0].out))
+    last = int(open_trace(place).classes["epoch"].max())
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    assert perform(todo[0], stop).interrupted
+    assert open_trace(place).run["resumed"], "it went on after its checkpoint"
+    assert last <= open_trace(place).classes["epoch"].max() <= last + 1
+
+
+def test_an_interrupt_of_a_single_process_closes_its_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, folder = written(tmp_path), tmp_path / "runs" / "tiny"
+
+    def interrupt(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("imbdyn.experiments.loop.Loop.evaluate", interrupt)
+    assert study(config, "--jobs", "1").exit_code == 130
+    assert statuses(folder) == {"seed-0/balanced": "interrupted"}
 
 
 def test_a_run_that_fails_is_told_and_the_others_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,10 +198,28 @@ def test_a_run_that_fails_is_told_and_the_others_are_trained(tmp_path: Path, mon
     """  # noqa: E501
     result = study(written(tmp_path, text), "--jobs", "1")
     assert result.exit_code == 1
-    assert result.stderr.count("ConfigError: model.name 'their_failing_model:wide' cannot be made") == 3
+    assert (
+        result.stderr.count("imbalanced: model.name 'their_failing_model:wide' cannot be made: RuntimeError: thirteen")
+        == 1
+    )
     assert "3 of 6 runs failed; the same command tries them again." in result.stderr
     table = pd.read_parquet(tmp_path / "runs" / "tiny" / "results.parquet")
     assert table["cell"].unique().tolist() == ["their-failing-model-wide-2"]
+
+
+@pytest.mark.nightly
+def test_a_process_that_is_killed_is_told_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    config, folder = written(tmp_path, LONG.replace("400", "40")), tmp_path / "runs" / "tiny"
+
+    def kill() -> None:
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    with meanwhile(lambda: len(list(folder.rglob("*.checkpoint.pt"))) == 2, kill):
+        result = study(config, "--jobs", "2")
+    assert result.exit_code == 1
+    assert "a process of the study was killed (out of memory?), and with it the runs that waited" in result.stderr
+    assert study(config, "--jobs", "1").exit_code == 0
+    assert set(statuses(folder).values()) == {"finished"}
 
 
 @pytest.mark.parametrize(
@@ -236,19 +286,17 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
 
 def test_a_worker_that_is_killed_costs_an_epoch(tmp_path: Path, cluster) -> None:
     address, workers = cluster
-    text = '[model]\nname = "mlp"\nhidden = 16\n[train]\nepochs = 60\n[grid]\nseed = [0]\n'
+    text = 'seed = 0\n[model]\nname = "mlp"\nhidden = 16\n[train]\nepochs = 25\n'
     config, folder = written(tmp_path, text), tmp_path / "runs" / "tiny"
     wait_for(lambda: all("Registered to" in (tmp_path / f"w{i}.log").read_text() for i in range(2)))
-    running = command(config, "--scheduler", address, "--json")
-    wait_for(lambda: len(list(folder.rglob("*.checkpoint.pt"))) == 2)
-    workers[0].kill()
-    stdout, stderr = running.communicate(timeout=120)
-    assert running.returncode == 0, stderr
+    with meanwhile(lambda: len(list(folder.rglob("*.checkpoint.pt"))) == 2, workers[0].kill):
+        result = study(config, "--scheduler", address, "--json")
+    assert result.exit_code == 0, result.output
     runs = ["run/balanced", "run/imbalanced", "run/scarce"]
     assert statuses(folder) == dict.fromkeys(runs, "finished")
     records = [open_trace(folder / run).run for run in runs]
     assert sum(bool(record.get("resumed")) for record in records) == 1, "the run of the killed worker was gone on with"
     for run in runs:
         evaluated = open_trace(folder / run).classes.query("split == 'test'")
-        assert sorted(evaluated["epoch"].unique()) == list(range(1, 61))
-    assert [summary["measure"] for summary in json.loads(stdout)["summary"]] == CLAIMS
+        assert sorted(evaluated["epoch"].unique()) == list(range(1, 26))
+    assert [summary["measure"] for summary in json.loads(result.stdout)["summary"]] == CLAIMS

@@ -34,7 +34,8 @@ class CosineLinear(nn.Module):
         """Return logits [N, out_features]."""
         # The parameter itself enters the linear function: so a Monitor knows it, and its input as the features.
         norms = self.weight.norm(dim=1).clamp_min(1e-12)
-        return F.linear(F.normalize(x), self.weight) * (self.scale / norms)
+        logits: Tensor = F.linear(F.normalize(x), self.weight) * (self.scale / norms)
+        return logits
 
 
 def replace_classifier(model: nn.Module, num_classes: int, scale: float) -> None:

@@ -51,7 +51,7 @@ def _run(client: Client, tasks: Sequence[Task], progress: Progress) -> list[Outc
     stop = Event(f"imbdyn-{uuid4().hex}", client=client)
     futures = [client.submit(_work, task, stop.name, pure=False) for task in tasks]
     try:
-        for done, _ in enumerate(as_completed(futures), start=1):
+        for done, _ in enumerate(as_completed(futures, loop=client.loop), start=1):
             progress(done, 0)
     except BaseException:
         stop.set()

@@ -85,7 +85,9 @@ def _study(name: str, values: dict[str, Any]) -> Study:
     cells = []
     for chosen in product(*(range(len(axis.values)) for axis in axes)):
         picked = [(axis, index) for axis, index in zip(axes, chosen, strict=True)]
-        overrides = reduce(_deep_merge, (_nested(axis.key, axis.values[index]) for axis, index in picked), {})
+        overrides: dict[str, Any] = {}
+        for axis, index in picked:
+            overrides = _deep_merge(overrides, _nested(axis.key, axis.values[index]))
         shared = [axis.labels[index] for axis, index in picked if not axis.key.startswith("imbalance")]
         cells.append(
             Cell(
@@ -135,6 +137,7 @@ def _deep_merge(base: dict[str, Any], other: Mapping[str, Any]) -> dict[str, Any
     merged = dict(base)
     for key, value in other.items():
         below = merged.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = _deep_merge(dict(below), value) if both else value
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            value = _deep_merge(dict(below), value)
+        merged[key] = value
     return merged

@@ -1,12 +1,14 @@
-"""The runs of a study in processes on this machine."""
+"""The runs of a study on this machine, in this process or in several."""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context
 from types import FrameType
 from typing import Any
@@ -21,6 +23,27 @@ _LOOK_EVERY = 0.2
 Progress = Callable[[int, int], None]
 
 
+def run_here(tasks: Sequence[Task], progress: Progress) -> list[Outcome]:
+    """Train runs one after the other in this process; return how each ended.
+
+    Raises: KeyboardInterrupt, after the run has closed its trace.
+    """
+    outcomes: list[Outcome] = []
+    epochs = 0
+
+    def after_epoch() -> None:
+        nonlocal epochs
+        epochs += 1
+        progress(len(outcomes), epochs)
+
+    for task in tasks:
+        outcomes.append(perform(task, after_epoch))
+        if outcomes[-1].interrupted:
+            raise KeyboardInterrupt
+        progress(len(outcomes), epochs)
+    return outcomes
+
+
 def run_locally(tasks: Sequence[Task], jobs: int, progress: Progress) -> list[Outcome]:
     """Train runs in `jobs` processes, one thread each; return how each ended, in their order.
 
@@ -31,7 +54,8 @@ def run_locally(tasks: Sequence[Task], jobs: int, progress: Progress) -> list[Ou
     context = get_context("spawn")
     stop, epochs = context.Event(), context.Value("q", 0)
     with ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(stop, epochs)) as pool:
-        futures = [pool.submit(_work, task) for task in tasks]
+        with _interrupts_ignored():
+            futures = [pool.submit(_work, task) for task in tasks]  # starts the processes
         try:
             _follow(futures, lambda done: progress(done, epochs.value))
         except BaseException:
@@ -42,6 +66,19 @@ def run_locally(tasks: Sequence[Task], jobs: int, progress: Progress) -> list[Ou
     if any(outcome.interrupted for outcome in outcomes):
         raise KeyboardInterrupt
     return outcomes
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C. Processes started meanwhile do so, too, until `_begin`: none dies of it while it loads torch."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _follow(futures: Sequence[Future[Outcome]], look: Callable[[int], None]) -> None:

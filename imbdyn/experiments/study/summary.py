@@ -88,7 +88,11 @@ def _summary(rows: pd.DataFrame) -> Summary:
     effects = [_effect(level, measure, threshold) for level in levels]
     trend = _trend(rows) if len(levels) > 1 else None
     return Summary(
-        *(str(first[key]) for key in ("group", "data", "model", "method", "profile")),
+        group=str(first["group"]),
+        data=str(first["data"]),
+        model=str(first["model"]),
+        method=str(first["method"]),
+        profile=str(first["profile"]),
         measure=measure,
         claim=str(first["claim"]),
         unit=str(first["unit"]),

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from imbdyn.experiments.errors import ExperimentError
 from imbdyn.experiments.study.plan import Task, loaded
 from imbdyn.experiments.train import train
 
@@ -39,6 +40,8 @@ def perform(task: Task, on_epoch: Callable[[], None]) -> Outcome:
             failure, interrupted = None, False
         except KeyboardInterrupt:
             failure, interrupted = None, True
+        except ExperimentError as error:
+            failure, interrupted = _one_line(str(error)), False
         except Exception as error:  # a study of hours does not end with one of its runs
             failure, interrupted = _one_line(f"{type(error).__name__}: {error}"), False
     return Outcome(failure, interrupted, [_one_line(str(warning.message)) for warning in caught])
