@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import imbdyn
-from imbdyn.experiments.data import load_digits
+from imbdyn.experiments.data.digits import Digits
 from imbdyn.reference import class_gradients
 
 CLASSES, RATIO, EPOCHS = 10, 20, 6
@@ -47,13 +47,11 @@ def network(norm: type[nn.Module]) -> nn.Module:
 
 def long_tailed() -> tuple[Tensor, Tensor]:
     """Digits whose class counts fall exponentially, the last class having 1/RATIO of the first."""
-    data = load_digits(0.3, seed=0)
-    most = int(data.train_labels.bincount().min())
-    kept = [
-        (data.train_labels == c).nonzero()[: round(most * RATIO ** (-c / (CLASSES - 1))), 0] for c in range(CLASSES)
-    ]
+    data = Digits().load(seed=0).train
+    most = int(data.labels.bincount().min())
+    kept = [(data.labels == c).nonzero()[: round(most * RATIO ** (-c / (CLASSES - 1))), 0] for c in range(CLASSES)]
     index = torch.cat(kept)
-    return data.train_images[index], data.train_labels[index]
+    return data.take(index), data.labels[index]
 
 
 def read(norm: type[nn.Module]) -> ByBoth:

@@ -11,6 +11,7 @@ from imbdyn import __version__
 #: Where each command is. torch and pyarrow are loaded in the bodies of the commands, so that --help is quick.
 COMMANDS = {
     "run": "imbdyn.cli.run:command",
+    "study": "imbdyn.cli.study:command",
     "show": "imbdyn.cli.show:command",
     "report": "imbdyn.cli.report:command",
     "export": "imbdyn.cli.export:command",

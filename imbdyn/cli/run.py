@@ -12,7 +12,7 @@ from imbdyn.cli._errors import UserError
 from imbdyn.cli._report import print_report
 
 if TYPE_CHECKING:
-    from imbdyn.experiments.data import ImageData
+    from imbdyn.experiments.data import SplitData
     from imbdyn.experiments.train import Run
 
 
@@ -34,11 +34,11 @@ def command(experiment: str, out: str, seed: int | None, force: bool, resume: bo
     """Train a small network three times and measure what each class does to it.
 
     On balanced data, on imbalanced data, and, to tell imbalance from scarcity, on balanced data as scarce as the rare
-    classes. CONFIG.toml overrides any value of a preset.
+    classes. CONFIG.toml overrides any value of a preset: data, profile of the imbalance, network, method, training.
     """
-    from imbdyn.experiments.config import ConfigError, load_config
-    from imbdyn.experiments.data import MissingDataError, load_digits
-    from imbdyn.experiments.run import ExistingRunError, directory, plan, unfinished
+    from imbdyn.experiments.config import load_config
+    from imbdyn.experiments.errors import ExperimentError
+    from imbdyn.experiments.run import directory, plan, unfinished
     from imbdyn.trace import TraceError, open_trace
     from imbdyn.trace._store import below, shown
 
@@ -48,10 +48,10 @@ def command(experiment: str, out: str, seed: int | None, force: bool, resume: bo
         config = load_config(experiment)
         if seed is not None:
             config = config.with_seed(seed)
-        data = load_digits(config.data.test_share, config.seed)
+        data = config.data.load(config.seed)
         runs, folder = plan(config, data), directory(out, config)
         todo = unfinished(runs, folder, resume=resume, force=force)
-    except (ConfigError, MissingDataError, ExistingRunError, TraceError, OSError) as error:
+    except (ExperimentError, TraceError, OSError) as error:
         raise UserError(str(error)) from error
 
     if resume and not quiet:
@@ -61,6 +61,8 @@ def command(experiment: str, out: str, seed: int | None, force: bool, resume: bo
     except KeyboardInterrupt:
         _note_interrupted([below(folder, run.name) for run in runs])
         raise click.exceptions.Exit(130) from None
+    except ExperimentError as error:
+        raise UserError(str(error)) from error
     except OSError as error:  # the folder cannot be made or replaced; later failures are the Monitor's to survive
         reason = f"{error.filename} cannot be written: {error.strerror}" if error.strerror else str(error)
         raise UserError(reason) from error
@@ -73,7 +75,7 @@ def command(experiment: str, out: str, seed: int | None, force: bool, resume: bo
         click.echo(f"\nThe traces are in {shown(folder)}.", err=True)
 
 
-def _train(runs: list[Run], data: ImageData, folder: str | Path, *, force: bool, resume: bool, quiet: bool) -> None:
+def _train(runs: list[Run], data: SplitData, folder: str | Path, *, force: bool, resume: bool, quiet: bool) -> None:
     """Train the runs one after the other, with a progress bar each on a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from imbdyn.cli._errors import UserError, damage_told
+from imbdyn.cli._errors import damage_told
 from imbdyn.cli._report import print_report
 from imbdyn.cli._runs import open_runs
 

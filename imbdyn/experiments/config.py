@@ -1,81 +1,81 @@
 """The configuration of an experiment, and how it is read from TOML.
 
 A preset names every value. A user's file overrides any of them; its key `preset` says of which preset (`default`).
+The sections data, imbalance, model and method choose a thing by name, whose fields are the other keys of the section:
+a file that names another thing than its preset starts from that thing's own defaults.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from difflib import SequenceMatcher
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, get_type_hints
+
+from imbdyn.experiments.data import SOURCES, Source
+from imbdyn.experiments.errors import ConfigError, require
+from imbdyn.experiments.methods import METHODS, Method
+from imbdyn.experiments.models import MODELS, ModelSpec
+from imbdyn.experiments.options import build, checked, shown
+from imbdyn.experiments.profiles import PROFILES, Profile
+from imbdyn.experiments.registry import Registry, choice
+from imbdyn.experiments.schedules import SCHEDULES
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+__all__ = ["ConfigError", "ExperimentConfig", "MonitorConfig", "TrainConfig", "experiment", "load_config", "presets"]
+
 _DEFAULT = "default"
 
-
-class ConfigError(ValueError):
-    """A configuration is wrong; the message is one line and names the key."""
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which samples are held out."""
-
-    test_share: float
-
-    def __post_init__(self) -> None:
-        # Outside of this some class has no sample on one side of the split.
-        _require(0.01 <= self.test_share <= 0.99, "data.test_share must be 0.01 to 0.99", self.test_share)
-
-
-@dataclass(frozen=True)
-class ImbalanceConfig:
-    """The step profile: `num_rare` classes are cut to 1 / `ratio`."""
-
-    ratio: float
-    num_rare: int
-
-    def __post_init__(self) -> None:
-        _require(self.ratio >= 1.0, "imbalance.ratio must be at least 1", self.ratio)
-        _require(1 <= self.num_rare <= 9, "imbalance.num_rare must be 1 to 9 of the 10 classes", self.num_rare)
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Widths of the network."""
-
-    channels: int
-    hidden: int
-
-    def __post_init__(self) -> None:
-        _require(self.channels >= 1, "model.channels must be at least 1", self.channels)
-        _require(self.hidden >= 1, "model.hidden must be at least 1", self.hidden)
+#: The sections that choose a thing by name.
+_REGISTRIES: dict[str, Registry[Any]] = {
+    registry.section: registry for registry in (SOURCES, PROFILES, MODELS, METHODS)
+}
+OPTIMIZERS = ("sgd", "adamw")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Stochastic gradient descent with momentum."""
+    """The training loop."""
 
     epochs: int
     batch_size: int
     lr: float
     momentum: float
+    """Of SGD; of AdamW the decay rate beta_1 of its first moment."""
     weight_decay: float
+    """Of SGD an L2 penalty on all parameters, of AdamW decoupled."""
+    optimizer: str
+    schedule: str
+    """What the learning rate does after the warm-up."""
+    warmup: int
+    """Epochs over which the learning rate grows linearly."""
+    milestones: tuple[int, ...]
+    """Of the schedule "step": after each of these epochs the learning rate is multiplied by `decay`."""
+    decay: float
+    augment: bool
+    """Whether training images are cropped at random (4 pixels of padding) and flipped, as usual on CIFAR."""
+    device: str
+    """Where the model is: "cpu", "cuda", "cuda:1"."""
 
     def __post_init__(self) -> None:
-        _require(self.epochs >= 1, "train.epochs must be at least 1", self.epochs)
-        _require(self.batch_size >= 1, "train.batch_size must be at least 1", self.batch_size)
-        _require(self.lr > 0.0, "train.lr must be above 0", self.lr)
-        _require(0.0 <= self.momentum < 1.0, "train.momentum must be at least 0 and below 1", self.momentum)
-        _require(self.weight_decay >= 0.0, "train.weight_decay must be at least 0", self.weight_decay)
+        require(self.epochs >= 1, "train.epochs must be at least 1", self.epochs)
+        require(self.batch_size >= 1, "train.batch_size must be at least 1", self.batch_size)
+        require(self.lr > 0.0, "train.lr must be above 0", self.lr)
+        require(0.0 <= self.momentum < 1.0, "train.momentum must be at least 0 and below 1", self.momentum)
+        require(self.weight_decay >= 0.0, "train.weight_decay must be at least 0", self.weight_decay)
+        choice("train.optimizer", self.optimizer, OPTIMIZERS)
+        choice("train.schedule", self.schedule, SCHEDULES)
+        require(self.warmup >= 0, "train.warmup must be at least 0", self.warmup)
+        require(all(m >= 1 for m in self.milestones), "train.milestones must be at least 1", list(self.milestones))
+        require(self.decay > 0.0, "train.decay must be above 0", self.decay)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class MonitorConfig:
     interval: int
 
     def __post_init__(self) -> None:
-        _require(self.interval >= 1, "monitor.interval must be at least 1", self.interval)
+        require(self.interval >= 1, "monitor.interval must be at least 1", self.interval)
 
 
 @dataclass(frozen=True)
@@ -95,25 +95,24 @@ class ExperimentConfig:
     name: str
     """Name of the preset or of the file it was read from."""
     seed: int
-    data: DataConfig
-    imbalance: ImbalanceConfig
-    model: ModelConfig
+    data: Source
+    imbalance: Profile
+    model: ModelSpec
+    method: Method
     train: TrainConfig
     monitor: MonitorConfig
 
     def __post_init__(self) -> None:
-        _require(0 <= self.seed < 2**32, "seed must be 0 to 4294967295", self.seed)
+        require(0 <= self.seed < 2**32, "seed must be 0 to 4294967295", self.seed)
 
     def with_seed(self, seed: int) -> ExperimentConfig:
         """Return the same configuration with another seed."""
         return replace(self, seed=seed)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return nested dictionaries that JSON can hold."""
-        return asdict(self)
-
-
-_Config = TypeVar("_Config")
+        """Return nested dictionaries, equal to what JSON makes of them."""
+        nested: dict[str, Any] = json.loads(json.dumps(asdict(self), allow_nan=False))
+        return nested
 
 
 def presets() -> list[str]:
@@ -129,80 +128,96 @@ def load_config(source: str = _DEFAULT) -> ExperimentConfig:
         ConfigError: if there is no such preset or file, or a key is unknown, of a wrong type or out of range.
     """
     if source in presets():
-        return _build(ExperimentConfig, {"name": source, **_preset(source)}, "")
+        return experiment(source, {"preset": source})
     path = Path(source)
     if not path.is_file():
         raise ConfigError(
             f"an experiment is a preset ({', '.join(presets())}) or a TOML file, and {source!r} is neither"
         )
+    return experiment(path.stem, read_toml(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return what a TOML file says. Raises: ConfigError if it is not TOML."""
     try:
-        overrides = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source} is not TOML: {error}") from error
-    preset = overrides.pop("preset", _DEFAULT)
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
+def experiment(name: str, *overrides: Mapping[str, Any]) -> ExperimentConfig:
+    """Return the experiment `name`: a preset's values, overridden by one mapping after the other.
+
+    Raises: ConfigError as `load_config`.
+    """
+    values: dict[str, Any] = {}
+    for override in overrides:
+        values = _merge(values, override)
+    preset = values.pop("preset", _DEFAULT)
     if preset not in presets():
         raise ConfigError(f"preset must be one of {', '.join(presets())}, got {preset!r}")
-    if "name" in overrides:
-        raise ConfigError(f"unknown key name; an experiment is named after its file, this one {path.stem!r}")
-    return _build(ExperimentConfig, {"name": path.stem, **_merge(_preset(preset), overrides, "")}, "")
+    if "name" in values:
+        raise ConfigError(f"unknown key name; an experiment is named after its file, this one {name!r}")
+    text = (resources.files("imbdyn.experiments") / "presets" / f"{preset}.toml").read_text(encoding="utf-8")
+    return _build(name, _merge(tomllib.loads(text), values))
 
 
-def _preset(name: str) -> dict[str, Any]:
-    text = (resources.files("imbdyn.experiments") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
-
-
-def _merge(base: Mapping[str, Any], overrides: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Override leaf by leaf; a key that the preset does not have is kept, for `_build` to complain about."""
+def _merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Override key by key; a key that the base does not have is kept, for `_build` to complain about."""
     merged = dict(base)
     for key, value in overrides.items():
         below = base.get(key)
-        merged[key] = (
-            _merge(below, value, f"{prefix}{key}.")
-            if isinstance(below, Mapping) and isinstance(value, Mapping)
-            else value
-        )
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            selector = _REGISTRIES[key].selector if key in _REGISTRIES else None
+            another = selector in value and value[selector] != below.get(selector)
+            merged[key] = dict(value) if another else {**below, **value}
+        else:
+            merged[key] = value
     return merged
 
 
-def _build(kind: type[_Config], values: Mapping[str, Any], prefix: str) -> _Config:
-    types = get_type_hints(kind)
+def _build(name: str, values: Mapping[str, Any]) -> ExperimentConfig:
+    hints = get_type_hints(ExperimentConfig)
+    kinds = {key: _kind(key, hints[key], values.get(key)) for key in hints}
+
+    def nearest_key(key: str) -> str:
+        return _nearest_key(key, list(_keys(kinds)))
+
     for key in values:
-        if key not in types:
-            raise ConfigError(f"unknown key {prefix}{key}; the nearest valid one is {_nearest_key(prefix + key)}")
-    return kind(**{name: _value(types[name], values[name], f"{prefix}{name}") for name in types})
+        if key not in hints:
+            raise ConfigError(f"unknown key {key}; the nearest valid one is {nearest_key(key)}")
+    built: dict[str, Any] = {"name": name}
+    for key, kind in kinds.items():
+        if isinstance(kind, type) and is_dataclass(kind):
+            built[key] = build(kind, values[key], key, nearest_key)
+        elif key != "name":
+            built[key] = checked(kind, values[key], key)
+    return ExperimentConfig(**built)
 
 
-def _value(kind: Any, value: Any, key: str) -> Any:
-    if is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{key} must be a table ([{key}]), got {_shown(value)}")
-        return _build(cast("type[object]", kind), value, f"{key}.")
-    # bool is an int in Python, not in TOML; an integer is a fine float.
-    accepted = (int, float) if kind is float else (kind,)
-    if not isinstance(value, accepted) or isinstance(value, bool):
-        raise ConfigError(f"{key} must be {_KINDS[kind]}, got {_shown(value)}")
-    return kind(value)
+def _kind(key: str, hint: Any, values: Any) -> Any:
+    """Return the class that a section is made into: of one that chooses by name, what it names."""
+    if not is_dataclass(hint):
+        return hint
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{key} must be a table ([{key}]), got {shown(values)}")
+    registry = _REGISTRIES.get(key)
+    if registry is None:
+        return hint
+    return registry.find(checked(str, values.get(registry.selector), registry.key))
 
 
-_KINDS = {int: "an integer", float: "a number", str: "a string"}
-_TYPES = {bool: "a boolean", list: "an array", dict: "a table", **_KINDS}
+def _keys(kinds: Mapping[str, Any]) -> Iterator[str]:
+    yield "preset"
+    for key, kind in kinds.items():
+        if is_dataclass(kind):
+            yield key
+            yield from (f"{key}.{field.name}" for field in fields(kind))
+        elif key != "name":
+            yield key
 
 
-def _shown(value: Any) -> str:
-    return f"{_TYPES.get(type(value), type(value).__name__)} ({value!r})"
-
-
-def _keys(kind: Any, prefix: str = "") -> Iterator[str]:
-    for name, below in get_type_hints(kind).items():
-        if is_dataclass(below):
-            yield f"{prefix}{name}"
-            yield from _keys(below, f"{prefix}{name}.")
-        elif name != "name":
-            yield f"{prefix}{name}"
-
-
-def _nearest_key(key: str) -> str:
+def _nearest_key(key: str, valid_keys: list[str]) -> str:
     """Return the valid key nearest to `key`, in whatever table: a key in the wrong table is a common slip."""
     leaf = key.rpartition(".")[2]
 
@@ -211,9 +226,4 @@ def _nearest_key(key: str) -> str:
         same_leaf = SequenceMatcher(None, leaf, valid.rpartition(".")[2]).ratio()
         return same_leaf + 0.5 * SequenceMatcher(None, key, valid).ratio()
 
-    return max(["preset", *_keys(ExperimentConfig)], key=likeness)
-
-
-def _require(holds: bool, rule: str, value: object) -> None:
-    if not holds:
-        raise ConfigError(f"{rule}, got {value}")
+    return max(valid_keys, key=likeness)

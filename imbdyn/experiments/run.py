@@ -6,38 +6,38 @@ from pathlib import Path
 from typing import Any
 
 from imbdyn.experiments import profiles
-from imbdyn.experiments.config import ConfigError, ExperimentConfig
-from imbdyn.experiments.data import ImageData
+from imbdyn.experiments.config import ExperimentConfig
+from imbdyn.experiments.data import SplitData
+from imbdyn.experiments.errors import ExistingRunError
 from imbdyn.experiments.train import Run
 from imbdyn.trace import TraceError
 from imbdyn.trace._run_folder import read_run
 from imbdyn.trace._store import below, exists, shown
 
+__all__ = ["RUN_NAMES", "ExistingRunError", "directory", "plan", "recorded", "unfinished"]
+
 #: The runs in the order in which they are trained and shown.
 RUN_NAMES = ("balanced", "imbalanced", "scarce")
 
 
-class ExistingRunError(RuntimeError):
-    """A run's directory cannot be used as it is."""
-
-
-def plan(config: ExperimentConfig, data: ImageData) -> list[Run]:
+def plan(config: ExperimentConfig, data: SplitData) -> list[Run]:
     """Return the runs of an experiment, one for each of `RUN_NAMES`.
 
-    The rare classes are the same in all three; where all counts are equal they are the group of comparison. A class
-    that is rare has the same samples in the imbalanced and in the scarce run.
+    The rare classes are the same in all three; where all counts are equal they are the group of comparison. The
+    balanced run has as many samples of every class as the imbalanced one of its most frequent class, if there are as
+    many of all. (Where imbalance is natural, there are not: then it is the scarce run once more.) A class that is rare
+    has the same samples in the imbalanced and in the scarce run.
+
+    Raises: ConfigError if the profile does not fit the data.
     """
-    counts = data.train_counts()
-    ratio = config.imbalance.ratio
-    if ratio > min(counts):
-        raise ConfigError(f"imbalance.ratio must leave a rare class 1 of its {min(counts)} samples, got {ratio:g}")
-    rare = profiles.choose_rare(data.num_classes, config.imbalance.num_rare, config.seed)
+    available = data.train_counts()
+    chosen = config.imbalance.apply(available, config.seed)
     by_name = {
-        "balanced": profiles.balanced(counts),
-        "imbalanced": profiles.step(counts, ratio, rare),
-        "scarce": profiles.scarce(counts, ratio),
+        "balanced": profiles.balanced(available, chosen.counts),
+        "imbalanced": chosen.counts,
+        "scarce": profiles.scarce(chosen.counts),
     }
-    return [Run(name, config, by_name[name], rare) for name in RUN_NAMES]
+    return [Run(name, config, by_name[name], chosen.rare) for name in RUN_NAMES]
 
 
 def directory(out: str | Path, config: ExperimentConfig) -> str | Path:
@@ -65,7 +65,7 @@ def unfinished(runs: list[Run], folder: str | Path, *, resume: bool, force: bool
         )
     finished = []
     for run in existing:
-        record = _record(below(folder, run.name))
+        record = recorded(below(folder, run.name))
         if record.get("status") != "finished":
             continue
         if record.get("config") != run.as_dict():
@@ -77,7 +77,7 @@ def unfinished(runs: list[Run], folder: str | Path, *, resume: bool, force: bool
     return [run for run in runs if run.name not in finished]
 
 
-def _record(place: str | Path) -> dict[str, Any]:
+def recorded(place: str | Path) -> dict[str, Any]:
     """Return a trace's run.json, empty if a crash left none that can be read."""
     try:
         return read_run(place)

@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import nn
 
 from imbdyn.experiments.checkpoint import Checkpoint
 from imbdyn.experiments.config import ExperimentConfig
-from imbdyn.experiments.data import ImageData
-from imbdyn.experiments.models import SmallConvNet
+from imbdyn.experiments.data import SplitData
+from imbdyn.experiments.errors import ConfigError
+from imbdyn.experiments.loop import Loop
 from imbdyn.experiments.profiles import select
 from imbdyn.monitor import Monitor
-
-_EVALUATION_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -44,38 +42,40 @@ class Run:
 
 
 def train(
-    run: Run, data: ImageData, out: str | Path, *, force: bool, resume: bool = False, on_epoch: Callable[[], None]
-) -> None:
-    """Train `run` and write its trace to `out`; `on_epoch` is called after each epoch.
+    run: Run, data: SplitData, out: str | Path, *, force: bool, resume: bool = False, on_epoch: Callable[[], None]
+) -> nn.Module:
+    """Train `run`, write its trace to `out` and return the network; `on_epoch` is called after each epoch.
 
     With `resume` it goes on after the last epoch that is in the checkpoint beside `out`, if it is one of this run.
 
     Epochs count from 1, so that what is evaluated at epoch e has seen the data e times. The seed decides the weights,
-    the samples and their order, and the caller's random state is left alone: equal runs give equal weights.
+    the samples and their order, and the caller's random state is left alone: equal runs give equal weights (on the CPU,
+    and as far as a user's own dataset draws from torch's generator only).
 
     A KeyboardInterrupt or an error passes through the Monitor, which closes the trace first.
+
+    Raises: ConfigError if model, method or device cannot be had for these data.
     """
-    config = run.config
-    kept = select(data.train_labels, run.class_counts, config.seed)
-    images, labels = data.train_images[kept], data.train_labels[kept]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = SmallConvNet(data.num_classes, config.model.channels, config.model.hidden)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=config.train.lr,
-        momentum=config.train.momentum,
-        weight_decay=config.train.weight_decay,
-    )
-    order = torch.Generator().manual_seed(config.seed)
+    config, device = run.config, _device(run.config.train.device)
+    kept = select(data.train.labels, run.class_counts, config.seed)
     checkpoint = Checkpoint(out, run.as_dict())
     saved = checkpoint.load() if resume else None
+    with _one_thread(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(config.seed)
+        counts = torch.tensor(run.class_counts)
+        model = config.model.build(data.shape, data.num_classes)
+        config.method.prepare(model, counts)
+        model.to(device)
+        train_split, test_split = data.train.to(device), data.test.to(device)
+        loop = Loop(config, model, train_split, kept, counts)
 
-    with (
-        _one_thread(),
-        Monitor(
+        def evaluate() -> None:
+            loop.evaluate(monitor, "train_eval", train_split, kept)
+            loop.evaluate(monitor, "test", test_split, torch.arange(len(test_split)))
+
+        with Monitor(
             model,
-            optimizer,
+            loop.optimizer,
             num_classes=data.num_classes,
             out=out,
             interval=config.monitor.interval,
@@ -83,45 +83,35 @@ def train(
             force=force or (resume and saved is None),
             resume=saved is not None,
             config=run.as_dict(),
-        ) as monitor,
-    ):
-        if saved is not None:
-            model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-            order.set_state(saved["order"])
-            monitor.load_state_dict(saved["monitor"])
-        else:  # what the untrained network guesses, before any epoch
-            _evaluate(monitor, model, "train_eval", images, labels)
-            _evaluate(monitor, model, "test", data.test_images, data.test_labels)
-        for epoch in range(1 if saved is None else saved["epoch"] + 1, config.train.epochs + 1):
-            monitor.epoch = epoch
-            model.train()
-            shuffled = torch.randperm(len(labels), generator=order)
-            for x, y in _batches(images[shuffled], labels[shuffled], config.train.batch_size):
-                with monitor.batch(y):
-                    loss = F.cross_entropy(model(x), y)
-                    loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-            # The training data once more: "train" windows mix the weights of a whole epoch, and the gap between
-            # training and test is one between equal weights.
-            _evaluate(monitor, model, "train_eval", images, labels)
-            _evaluate(monitor, model, "test", data.test_images, data.test_labels)
-            checkpoint.save(
-                epoch=epoch,
-                model=model.state_dict(),
-                optimizer=optimizer.state_dict(),
-                order=order.get_state(),
-                monitor=monitor.state_dict(),
-            )
-            on_epoch()
+        ) as monitor:
+            if saved is not None:
+                loop.load_state_dict(saved["loop"])
+                monitor.load_state_dict(saved["monitor"])
+            else:  # what the untrained network guesses, before any epoch
+                evaluate()
+            for epoch in range(1 if saved is None else saved["epoch"] + 1, config.train.epochs + 1):
+                loop.epoch(epoch, monitor)
+                # The training data once more: "train" windows mix the weights of a whole epoch, and the gap between
+                # training and test is one between equal weights.
+                evaluate()
+                checkpoint.save(epoch=epoch, loop=loop.state_dict(), monitor=monitor.state_dict())
+                on_epoch()
     checkpoint.remove()
+    return model
 
 
 def epochs_done(run: Run, out: str | Path) -> int:
     """Return after how many epochs `train` would go on with `run`; 0 if it would start."""
     saved = Checkpoint(out, run.as_dict()).load()
     return 0 if saved is None else int(saved["epoch"])
+
+
+def _device(name: str) -> torch.device:
+    """Return the device of that name. Raises: ConfigError if this machine has none."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA fails an assertion
+        raise ConfigError(f"train.device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 @contextmanager
@@ -137,16 +127,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@torch.no_grad()
-def _evaluate(monitor: Monitor, model: SmallConvNet, split: str, images: Tensor, labels: Tensor) -> None:
-    model.eval()
-    with monitor.evaluate(split):
-        for x, y in _batches(images, labels, _EVALUATION_BATCH):
-            with monitor.batch(y):
-                model(x)
-
-
-def _batches(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(images.split(size), labels.split(size), strict=True)

@@ -92,7 +92,7 @@ def shown_groups(trace: Trace) -> list[tuple[str, list[int]]]:
     The rare classes and the others where the configuration names them, else few-, medium- and many-shot classes.
     """
     counts = class_counts(trace)
-    named = _config(trace).get("rare_classes")
+    named = configuration(trace).get("rare_classes")
     if named is not None:
         found = groups(trace)
         labelled = [("rare", found.rare), ("other", found.others)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from imbdyn.experiments.config import ExperimentConfig, load_config
-from imbdyn.experiments.data import ImageData, load_digits
+from imbdyn.experiments.data import SplitData
 from imbdyn.experiments.run import ExistingRunError, directory, plan, unfinished
 from imbdyn.experiments.train import Run, epochs_done, train
 from imbdyn.trace import Trace, open_trace
@@ -21,11 +21,11 @@ def config() -> ExperimentConfig:
 
 
 @pytest.fixture(scope="module")
-def data(config: ExperimentConfig) -> ImageData:
-    return load_digits(config.data.test_share, config.seed)
+def data(config: ExperimentConfig) -> SplitData:
+    return config.data.load(config.seed)
 
 
-def trained(run: Run, data: ImageData, out: Path) -> Trace:
+def trained(run: Run, data: SplitData, out: Path) -> Trace:
     train(run, data, out, force=False, on_epoch=lambda: None)
     return open_trace(out)
 
@@ -35,20 +35,20 @@ def measured(trace: Trace) -> dict[str, pd.DataFrame]:
     return {name: getattr(trace, name) for name in ("classes", "class_gradients", "features", "classifier")}
 
 
-def test_the_three_runs_share_their_rare_classes(config: ExperimentConfig, data: ImageData) -> None:
+def test_the_three_runs_share_their_rare_classes(config: ExperimentConfig, data: SplitData) -> None:
     runs = plan(config, data)
     smallest = min(data.train_counts())
-    few = round(smallest / config.imbalance.ratio)
+    few = round(smallest / 20)
     assert [run.name for run in runs] == ["balanced", "imbalanced", "scarce"]
     assert runs[0].class_counts == [smallest] * 10
     assert runs[2].class_counts == [few] * 10
     rare = runs[1].rare_classes
-    assert len(rare) == config.imbalance.num_rare
+    assert len(rare) == 5
     assert runs[1].class_counts == [few if c in rare else smallest for c in range(10)]
     assert runs[0].rare_classes == rare == runs[2].rare_classes
 
 
-def test_a_trace_holds_every_epoch_of_its_run(config: ExperimentConfig, data: ImageData, tmp_path: Path) -> None:
+def test_a_trace_holds_every_epoch_of_its_run(config: ExperimentConfig, data: SplitData, tmp_path: Path) -> None:
     run = plan(config, data)[1]
     epochs: list[None] = []
     train(run, data, tmp_path / "run", force=False, on_epoch=lambda: epochs.append(None))
@@ -70,7 +70,7 @@ def test_a_trace_holds_every_epoch_of_its_run(config: ExperimentConfig, data: Im
 
 
 def test_equal_seeds_give_equal_traces_whatever_the_random_state(
-    config: ExperimentConfig, data: ImageData, tmp_path: Path
+    config: ExperimentConfig, data: SplitData, tmp_path: Path
 ) -> None:
     run = plan(config, data)[2]
     first = measured(trained(run, data, tmp_path / "first"))
@@ -83,7 +83,7 @@ def test_equal_seeds_give_equal_traces_whatever_the_random_state(
         pd.testing.assert_frame_equal(frame, again[name], check_exact=True)
 
 
-def test_an_interrupt_leaves_a_readable_trace(config: ExperimentConfig, data: ImageData, tmp_path: Path) -> None:
+def test_an_interrupt_leaves_a_readable_trace(config: ExperimentConfig, data: SplitData, tmp_path: Path) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
 
@@ -97,7 +97,7 @@ def test_an_interrupt_leaves_a_readable_trace(config: ExperimentConfig, data: Im
 
 
 def test_resume_keeps_what_is_finished_and_nothing_else(
-    config: ExperimentConfig, data: ImageData, tmp_path: Path
+    config: ExperimentConfig, data: SplitData, tmp_path: Path
 ) -> None:
     runs, folder = plan(config, data), directory(tmp_path, config)
     assert folder == tmp_path / "default-seed0"
@@ -111,7 +111,7 @@ def test_resume_keeps_what_is_finished_and_nothing_else(
 
 
 def test_a_run_that_is_resumed_is_the_run_that_was_not_interrupted(
-    config: ExperimentConfig, data: ImageData, tmp_path: Path
+    config: ExperimentConfig, data: SplitData, tmp_path: Path
 ) -> None:
     run = plan(config, data)[2]
     whole = measured(trained(run, data, tmp_path / "whole"))
@@ -132,7 +132,7 @@ def test_a_run_that_is_resumed_is_the_run_that_was_not_interrupted(
 
 
 def test_a_checkpoint_of_another_configuration_is_not_gone_on_with(
-    config: ExperimentConfig, data: ImageData, tmp_path: Path
+    config: ExperimentConfig, data: SplitData, tmp_path: Path
 ) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -149,7 +149,7 @@ def test_a_checkpoint_of_another_configuration_is_not_gone_on_with(
 
 
 def test_resume_refuses_a_finished_run_of_another_configuration(
-    config: ExperimentConfig, data: ImageData, tmp_path: Path
+    config: ExperimentConfig, data: SplitData, tmp_path: Path
 ) -> None:
     trained(plan(config, data)[2], data, tmp_path / "scarce")
     other = plan(replace(config, train=replace(config.train, lr=0.01)), data)

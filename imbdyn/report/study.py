@@ -1,0 +1,79 @@
+"""The table of a study, 80 columns wide, readable without colours."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from imbdyn.report.terminal import WIDTH
+
+if TYPE_CHECKING:
+    from imbdyn.experiments.study.summary import Effect, Summary
+
+_STYLE = {"supported": "bold green", "refuted": "bold red", "not decided": "bold yellow"}
+
+_LEGEND = (
+    "effect: mean over seeds of the measure, with its 95% interval by bootstrap over seeds (each row alone). trend: "
+    "mean slope over log10(IR), the change of the effect when IR grows tenfold. A row is decided if its whole interval "
+    "lies on one side of the threshold. Claims 2 and 3 are supported if the effect at the largest IR is above the "
+    "threshold and the trend above 0, refuted if that effect is not above it, or the trend at most 0; claim 1 by the "
+    "balanced runs. Not decided: fewer than 5 seeds, a seed without a value, for claim 3 rare classes with less than "
+    "0.9 train recall. What scarcity alone does is part of claim 3's effect; what is left without it stands below it."
+)
+
+
+def show_study(out: Console, name: str, summaries: Sequence[Summary]) -> None:
+    """Print one table for each group of experiments, and once what its columns mean."""
+    for _, group in groupby(summaries, key=lambda summary: summary.group):
+        found = list(group)
+        first = found[0]
+        out.print(
+            _wrapped(f"Study {name}: {first.data}, {first.model}, {first.method}, {first.profile} imbalance", "bold")
+        )
+        out.print(Text(_line("IR", "seeds", "effect", "95% interval", "unit", "verdict"), "underline"))
+        claims = [summary for summary in found if summary.threshold is not None]
+        for summary in found:
+            number = f"{claims.index(summary) + 1}. " if summary in claims else ""
+            out.print(_heading(number, summary))
+            for effect in summary.effects:
+                out.print(_row(f"{effect.ir:.3g}", effect, summary.unit))
+            if summary.trend is not None:
+                out.print(_row("trend", summary.trend, summary.unit))
+        out.print()
+    out.print(_wrapped(_LEGEND, "dim"))
+
+
+def study_records(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
+    """Return the same as JSON can hold it."""
+    return [asdict(summary) for summary in summaries]
+
+
+def _heading(number: str, summary: Summary) -> Text:
+    verdict = summary.verdict or ""
+    words = f"{number}{verdict.upper()}: {summary.claim}" if verdict else summary.claim
+    heading = _wrapped(words, indent=" " * len(number))
+    heading.stylize(_STYLE.get(verdict, ""), len(number), len(number) + len(verdict))
+    return heading
+
+
+def _row(label: str, effect: Effect, unit: str) -> Text:
+    interval = "-" if effect.lower is None else f"[{effect.lower:.3f}, {effect.upper:.3f}]"
+    value = "-" if effect.value is None else f"{effect.value:.3f}"
+    verdict = effect.verdict or ""
+    line = Text(_line(label, str(effect.seeds), value, interval, unit, verdict))
+    line.stylize(_STYLE.get(verdict, ""), len(line) - len(verdict))
+    return line
+
+
+def _line(label: str, seeds: str, value: str, interval: str, unit: str, verdict: str) -> str:
+    return f"{label:>8}  {seeds:>5}  {value:>8}  {interval:<18}  {unit:<7}  {verdict}"
+
+
+def _wrapped(words: str, style: str = "", indent: str = "") -> Text:
+    return Text(textwrap.fill(words, WIDTH, subsequent_indent=indent), style)
