@@ -25,8 +25,8 @@ CHOSEN = {"recall": {"split": "test"}, "gradient_cosines": {"moment": 2}}
 HEAD = """# Gallery
 
 Every figure of `imbdyn report`, as `trace.plot` draws it for a paper: handwritten digits of which five classes are cut
-to 1/20, the imbalanced run of `imbdyn run`. Each takes axes (`ax`), and the choices that the page offers. The numbers are
-those of the page; `trace.plot.chart(NAME)` returns them, with notes on what was thinned. Made by
+to 1/20, the imbalanced run of `imbdyn run`. Each takes axes (`ax`), and the choices that the page offers. The numbers
+are those of the page; `trace.plot.chart(NAME)` returns them, with notes on what was thinned. Made by
 [`draw_gallery.py`](draw_gallery.py).
 
 ```python

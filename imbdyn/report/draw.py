@@ -13,7 +13,7 @@ from imbdyn.report.figures.palette import NEGATIVE, NEUTRAL, POSITIVE, colour_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: A legend with more entries covers what it explains.
+#: A legend has at most so many entries.
 _MOST_ENTRIES = 12
 
 #: Values are written into the cells of a matrix of up to so many classes.
@@ -63,7 +63,7 @@ def _lines(chart: Lines, ax: Axes) -> None:
     _scale(ax, chart.x, chart.y)
     entries = [label for label in ax.get_legend_handles_labels()[1] if not label.startswith("_")]
     if 1 < len(entries) <= _MOST_ENTRIES:
-        ax.legend(frameon=False, fontsize="small")
+        _legend(ax)
 
 
 def _spans(chart: Spans, ax: Axes) -> None:
@@ -78,7 +78,7 @@ def _spans(chart: Spans, ax: Axes) -> None:
     ax.scatter(end, places, c=colours, zorder=4, label=chart.end_label)
     ax.set_yticks(places, [_plain(span.label) for span in chart.spans])
     _scale(ax, chart.x, None)
-    ax.legend(frameon=False, fontsize="small")
+    _legend(ax)
 
 
 def _matrix(chart: Matrix, ax: Axes, moment: int) -> None:
@@ -91,7 +91,7 @@ def _matrix(chart: Matrix, ax: Axes, moment: int) -> None:
     if len(labels) <= _MOST_WRITTEN:
         for row, column in np.argwhere(np.isfinite(values)):
             strong = abs(values[row, column]) > 0.55
-            text = f"{values[row, column]:.2f}".replace("0.", ".", 1)
+            text = f"{round(values[row, column], 2) + 0.0:.2f}".replace("0.", ".", 1)  # no "-.00"
             ax.text(column, row, text, ha="center", va="center", fontsize=6, color="white" if strong else "black")
     if len(labels) <= 2 * _MOST_WRITTEN:
         ax.set_xticks(range(len(labels)), labels, rotation=90 if max(map(len, labels)) > 3 else 0)
@@ -118,6 +118,11 @@ def _scale(ax: Axes, x: Axis, y: Axis | None) -> None:
 def _limit(set_ends: Callable[[float | None, float | None], Any], axis: Axis) -> None:
     room = 0.02 * (axis.upper - axis.lower) if axis.lower is not None and axis.upper is not None else 0.0
     set_ends(None if axis.lower is None else axis.lower - room, None if axis.upper is None else axis.upper + room)
+
+
+def _legend(ax: Axes) -> None:
+    """Put the legend beside the axes, where it covers nothing."""
+    ax.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.0)
 
 
 def _plain(text: str) -> str:

@@ -60,6 +60,6 @@ def _new_axes(square: bool) -> Axes:
         import matplotlib.pyplot as plt
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("trace.plot needs matplotlib: pip install 'imbdyn[plot]'", name=error.name) from None
-    _, ax = plt.subplots(figsize=(5.6, 4.6) if square else (5.2, 3.4), layout="constrained")
+    _, ax = plt.subplots(figsize=(5.6, 4.6) if square else (6.4, 3.2), layout="constrained")
     ax.spines[["top", "right"]].set_visible(square)
     return ax
