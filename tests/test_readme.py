@@ -30,7 +30,7 @@ def test_snippets_run_as_they_stand(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "mine" / "run.json").is_file()
 
 
-@pytest.mark.parametrize("end", ["imbdyn run", "pytest"])
+@pytest.mark.parametrize("end", ["imbdyn run", "pytest -n auto"])
 def test_each_command_is_one_line_with_its_own_environment(end: str) -> None:
     (command,) = [block for block in blocks("bash") if block.rstrip().endswith(f".venv/bin/{end}")]
     assert command.count("\n") == 1
