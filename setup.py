@@ -1,7 +1,8 @@
 """Builds `imbdyn._C`: one C++ file per instruction set with flags of its own, and the CUDA files where nvcc is found.
 
 Torch is not needed to build. Read from the environment: CXX, CXXFLAGS, LDFLAGS as always; DEBUG=1 builds with -O0 -g;
-IMBDYN_CUDA=0 leaves out the CUDA kernels; CUDA_HOME says where nvcc is if it is not on PATH.
+IMBDYN_CUDA=0 leaves out the CUDA kernels; CUDA_HOME says where nvcc is if it is not on PATH; IMBDYN_SANITIZE=
+address,undefined or thread builds with those sanitizers of GCC or Clang, -O1 -g (tests/csrc/test_sanitizers.py).
 """
 
 from __future__ import annotations
@@ -19,10 +20,19 @@ from setuptools.errors import CompileError, PlatformError
 from setuptools.modified import newer_group
 
 DEBUG = os.environ.get("DEBUG") == "1"
+SANITIZE = os.environ.get("IMBDYN_SANITIZE", "")
+
+# Python's own flags may have -fwrapv, with which no signed overflow would be found.
+SANITIZER_FLAGS = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=undefined", "-fno-wrapv", "-fno-omit-frame-pointer"]
+OPTIMISATION = ["-O0", "-g"] if DEBUG else ["-O1", "-g"] if SANITIZE else ["-O3"]
 
 # No -ffast-math: NaN and infinity must come out as in the references. The two -fno- flags only drop errno and
 # floating-point traps, which nothing here reads and which keep loops from being vectorised.
-GNU_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", *(["-O0", "-g"] if DEBUG else ["-O3"])]
+GNU_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", *OPTIMISATION]
+GNU_LINK_FLAGS = ["-pthread"]
+if SANITIZE:
+    GNU_FLAGS += SANITIZER_FLAGS
+    GNU_LINK_FLAGS += SANITIZER_FLAGS
 MSVC_FLAGS = ["/Od", "/Zi"] if DEBUG else ["/O2"]
 
 #: The files that are compiled for one x86-64 instruction set; all others get the compiler's baseline.
@@ -70,7 +80,7 @@ class BuildExt(build_ext):
 
         target = self.get_ext_fullpath(ext.name)
         stamp = Path(self.build_temp, "configuration.txt")
-        configuration = f"{DEBUG=} {nvcc=} {ext.sources}"
+        configuration = f"{DEBUG=} {SANITIZE=} {nvcc=} {ext.sources}"
         fresh = stamp.is_file() and stamp.read_text() == configuration
         if fresh and not self.force and not newer_group(ext.depends, target):
             return
@@ -106,7 +116,7 @@ class BuildExt(build_ext):
                 objects,
                 target,
                 libraries=self.get_libraries(ext),
-                extra_postargs=["-pthread"] if gnu else [],
+                extra_postargs=GNU_LINK_FLAGS if gnu else [],
                 build_temp=self.build_temp,
                 target_lang="c++",
             )

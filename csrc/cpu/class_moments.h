@@ -14,7 +14,7 @@ struct Moments {
 
 /// Returns kAllLabelsGood, or the first row whose label is bad (then nothing was added).
 ///
-/// The result does not depend on `threads`. Bound by reading the features once. Memory: 8 bytes a row, 16 bytes of
+/// The result does not depend on `threads`. Bound by reading the features once. Memory: 16 bytes a row, 16 bytes of
 /// address space a class (touched where a class is present), 16 bytes a column for each 8192 rows of a class that has
 /// more of them, and 80 KiB of stack a thread.
 int64_t class_moments(const Matrix& features, const Labels& labels, const Moments& out, int threads);

@@ -24,7 +24,8 @@ _LEGEND = (
     "lies on one side of the threshold. Claims 2 and 3 are supported if the effect at the largest IR is above the "
     "threshold and the trend above 0, refuted if that effect is not above it, or the trend at most 0; claim 1 by the "
     "balanced runs. Not decided: fewer than 5 seeds, a seed without a value, for claim 3 rare classes with less than "
-    "0.9 train recall. What scarcity alone does is part of claim 3's effect; what is left without it stands below it."
+    "0.9 train recall. A verdict holds for these data and this network. What scarcity alone does is part of claim 3's "
+    "effect; what is left without it stands below it."
 )
 
 
@@ -63,12 +64,15 @@ def _heading(number: str, summary: Summary) -> Text:
 
 
 def _row(label: str, effect: Effect, unit: str) -> Text:
-    interval = "-" if effect.lower is None else f"[{effect.lower:.3f}, {effect.upper:.3f}]"
-    value = "-" if effect.value is None else f"{effect.value:.3f}"
+    interval = f"[{_number(effect.lower)}, {_number(effect.upper)}]" if effect.lower is not None else "-"
     verdict = effect.verdict or ""
-    line = Text(_line(label, str(effect.seeds), value, interval, unit, verdict))
+    line = Text(_line(label, str(effect.seeds), _number(effect.value), interval, unit, verdict))
     line.stylize(_STYLE.get(verdict, ""), len(line) - len(verdict))
     return line
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{round(value, 3) + 0.0:.3f}"  # + 0.0: no "-0.000"
 
 
 def _line(label: str, seeds: str, value: str, interval: str, unit: str, verdict: str) -> str:

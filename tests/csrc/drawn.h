@@ -47,14 +47,14 @@ class Random {
   uint64_t state_ = 20240917;
 };
 
-/// A matrix with a gap after each row or, transposed, each column.
+/// A matrix with a gap between its rows or, transposed, its columns. Memory ends with its last element.
 template <class T>
 struct Drawn {
   std::vector<T> data;
   Matrix matrix;
 
   Drawn(Random& random, int64_t rows, int64_t columns, bool transposed)
-      : data(random.array<T>((rows + 1) * (columns + 1))),
+      : data(random.array<T>(transposed ? columns * (rows + 1) - 1 : rows * (columns + 1) - 1)),
         matrix{data.data(), kType<T>, rows, columns, transposed ? 1 : columns + 1, transposed ? rows + 1 : 1} {}
 };
 

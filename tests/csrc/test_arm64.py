@@ -5,19 +5,15 @@ instruction set of this machine: all run tests/csrc/every_kernel.cpp, compiled a
 from __future__ import annotations
 
 import os
-import runpy
 import shutil
 import subprocess
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import setuptools
 import torch
+from drivers import CXX, build
 
-ROOT = Path(__file__).parents[2]
-CXX = shutil.which("c++") or shutil.which("g++")
 ARM64_CXX = shutil.which("aarch64-linux-gnu-g++")
 QEMU = shutil.which("qemu-aarch64")
 
@@ -54,35 +50,11 @@ class Run:
         self.results = {n: torch.tensor([float(v) for v in vs], dtype=torch.float64) for n, vs in lines.items()}
 
 
-def build(compiler: str | None, folder: Path, *link_flags: str) -> Path:
-    """Compile the kernels and the driver for the machine that `compiler` compiles for; a warning is an error."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setuptools, "setup", lambda **_: None)
-        patch.chdir(ROOT)
-        recipe = runpy.run_path("setup.py")
-        sources = [*recipe["files"]("common/*.cpp"), *recipe["files"]("cpu/*.cpp"), "tests/csrc/every_kernel.cpp"]
-    machine = subprocess.run([str(compiler), "-dumpmachine"], capture_output=True, text=True, check=True).stdout
-    isa_flags: dict[str, list[str]] = recipe["X86_FLAGS"]
-    is_x86 = machine.startswith("x86_64")
-    flags = ["-std=c++17", *recipe["GNU_FLAGS"], "-Werror", "-Icsrc", *(["-DIMBDYN_X86_KERNELS"] if is_x86 else [])]
-
-    def compile_cpp(source: str) -> Path:
-        output = folder / f"{Path(source).stem}.o"
-        command = [compiler, *flags, *isa_flags.get(source, []), "-c", source, "-o", output]
-        subprocess.run(command, cwd=ROOT, check=True)
-        return output
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_cpp, [s for s in sources if is_x86 or s not in isa_flags]))
-    subprocess.run([compiler, "-pthread", *link_flags, *objects, "-o", folder / "driver"], check=True)
-    return folder / "driver"
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """The runs by instruction set: this machine's own choice first, then each that it has, then arm64's."""
-    here = build(CXX, tmp_path_factory.mktemp("here"))
-    arm64 = build(ARM64_CXX, tmp_path_factory.mktemp("arm64"), "-static")
+    here = build(CXX, tmp_path_factory.mktemp("here"), "every_kernel.cpp")
+    arm64 = build(ARM64_CXX, tmp_path_factory.mktemp("arm64"), "every_kernel.cpp", "-static")
     own = Run([here])
     return {"own": own, **{isa: Run([here], isa) for isa in own.available}, "neon": Run([str(QEMU), arm64])}
 

@@ -165,6 +165,27 @@ def test_timm_that_is_missing_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -
         built("timm:resnet18", (3, 32, 32))
 
 
+def test_timm_is_asked_for_random_weights_and_its_errors_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, dict[str, object]]] = []
+
+    def create_model(name: str, **options: object) -> nn.Module:
+        asked.append((name, options))
+        if "depth" in options:
+            raise TypeError("no depth")
+        return nn.Linear(1, 1)
+
+    timm = types.SimpleNamespace(
+        is_model=lambda name: name == "resnet18", list_models=lambda: ["resnet18", "vit"], create_model=create_model
+    )
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    built("timm:resnet18", (1, 32, 32), 5, options={"drop_rate": 0.1})
+    assert asked == [("resnet18", {"pretrained": False, "in_chans": 1, "num_classes": 5, "drop_rate": 0.1})]
+    with pytest.raises(ConfigError, match="timm has no model 'resnet81'; the nearest known one is resnet18"):
+        built("timm:resnet81", (3, 32, 32))
+    with pytest.raises(ConfigError, match=r"timm cannot make resnet18 with .*: no depth"):
+        built("timm:resnet18", (3, 32, 32), options={"depth": 3})
+
+
 @pytest.mark.models
 def test_a_timm_model_is_made_with_random_weights() -> None:
     model = built("timm:resnet18", (1, 32, 32), 5, options={"drop_rate": 0.1})

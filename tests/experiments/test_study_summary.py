@@ -144,13 +144,15 @@ def test_groups_are_summarised_apart() -> None:
 
 def test_the_printed_table_is_80_columns_wide_and_says_it_all() -> None:
     buffer = io.StringIO()
-    show_study(report_console(buffer), "mine", summarise(table(growing)))
+    tiny = table(lambda *_: -1e-5, group="h", method="ldam")
+    show_study(report_console(buffer), "mine", summarise(pd.concat([table(growing), tiny])))
     text = buffer.getvalue()
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     assert "Study mine: digits, mlp, focal, step imbalance" in text
     assert "3. SUPPORTED: The claim late_overfit." in text
     assert "\nThe claim gap_beyond_scarcity." in text
     assert text.count("trend      5     2.000  [2.000, 2.000]") == 3
+    assert "-0.000" not in text
 
 
 def test_records_hold_no_nan() -> None:

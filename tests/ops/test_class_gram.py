@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from op_cases import DTYPES, LAYOUTS, SETTINGS, Rows, assert_accurate, make_rows
+from op_cases import DTYPES, LAYOUTS, SETTINGS, Rows, assert_accurate, make_rows, where_finite
 from torch import Tensor
 
 from imbdyn.ops import _extension, class_gram, class_gram_linear
@@ -33,8 +33,8 @@ def check(a: Rows, d: Tensor, samples: Tensor | None) -> None:
 
 
 def compare(got: tuple[Tensor, ...], a: Rows, d: Tensor, samples: Tensor | None) -> None:
-    gram, norms = got
     oracle_gram, oracle_norms = class_gram_reference(a.matrix, d, a.labels, a.num_classes, samples)
+    gram, norms = where_finite("gram", got[0], oracle_gram), where_finite("sample_norm_sq", got[1], oracle_norms)
     plain_gram, plain_norms = plain_torch(a, d, samples)
     # Rows of a class may cancel: the terms are as large as if all of them pointed one way.
     row_R = (a.matrix.double().norm(dim=1) * d.double().norm(dim=1)).nan_to_num(posinf=0)
@@ -47,7 +47,12 @@ def compare(got: tuple[Tensor, ...], a: Rows, d: Tensor, samples: Tensor | None)
 
 
 @st.composite
-def gram_cases(draw: st.DrawFn) -> tuple[Rows, Tensor, Tensor | None]:
+def gram_cases(
+    draw: st.DrawFn,
+    inputs: tuple[int, ...] = (1, 3, 16),
+    outputs: tuple[int, ...] = (1, 2, 17),
+    special: tuple[str, ...] = ("",),
+) -> tuple[Rows, Tensor, Tensor | None]:
     rows = draw(st.sampled_from([0, 1, 2, 7, 24, 60]))
     dtype = draw(st.sampled_from(DTYPES))
     seed = draw(st.integers(0, 1000))
@@ -55,15 +60,26 @@ def gram_cases(draw: st.DrawFn) -> tuple[Rows, Tensor, Tensor | None]:
     ignored = draw(st.booleans())
     a = make_rows(
         rows,
-        draw(st.sampled_from([1, 3, 16])),
+        draw(st.sampled_from(inputs)),
         num_classes,
         dtype,
-        draw(st.sampled_from(LAYOUTS)),
+        layout := draw(st.sampled_from(LAYOUTS)),
         ignored=ignored,
+        special=draw(st.sampled_from(special)),
         scale=draw(st.sampled_from([1.0, 0.01])),
         seed=seed,
     )
-    d = make_rows(rows, draw(st.sampled_from([1, 2, 17])), 1, dtype, draw(st.sampled_from(LAYOUTS)), seed=seed + 1)
+    # Not one product again and again: sums of equal terms round all the same way, by more than the tolerance knows.
+    layouts = [which for which in LAYOUTS if which != layout or which != "expanded rows"]
+    d = make_rows(
+        rows,
+        draw(st.sampled_from(outputs)),
+        1,
+        dtype,
+        draw(st.sampled_from(layouts)),
+        special=draw(st.sampled_from(special)),
+        seed=seed + 1,
+    )
     rows_per_sample = draw(st.sampled_from([None, 1, 2, 5, 1000]))
     samples = None if rows_per_sample is None else torch.arange(rows) // rows_per_sample
     if samples is not None and draw(st.booleans()):  # as in a classifier: all rows of a sample have its label
@@ -167,6 +183,19 @@ def test_result_is_finite_exactly_where_the_reference_is(way: str, value: float,
         assert torch.equal(one.isfinite(), expected.isfinite())
     for one, expected in zip(got[2:], class_gram_reference(torch.ones(60, 1), d, a.labels, 4), strict=True):
         assert torch.equal(one.isfinite(), expected.isfinite())
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(0, 3), (3, 0), (0, 0)])
+def test_weight_without_elements_has_inner_products_0_beside_nan(inputs: int, outputs: int) -> None:
+    a, d = make_rows(8, inputs, 2), torch.full((8, outputs), torch.nan)
+    arguments = (a.matrix, d, a.labels, 2, None, -100)
+    results = [class_gram_portable(*arguments)]
+    if _extension.kernels is not None:
+        results += [rows_gram(*arguments, True, bias=True, way=way) for way in WAYS]
+    for gram, norms, *_ in results:
+        assert gram.count_nonzero() == norms.count_nonzero() == 0
+    (_, _), (of_bias, norms) = class_gram_linear(*arguments[:4])
+    assert of_bias.isfinite().all() == norms.isfinite().all() == (outputs == 0)
 
 
 @pytest.mark.parametrize("samples", [None, torch.arange(20) // 4])

@@ -33,8 +33,7 @@ def class_gram_reference(
     for (_, c), gradient in gradient_of.items():
         gradient_COI[c] += gradient
         sample_norm_sq_C[c] += gradient.square().sum()
-    flat = gradient_COI.flatten(1)
-    return flat @ flat.T, sample_norm_sq_C
+    return _inner_products(gradient_COI, labels, ignore_index), sample_norm_sq_C
 
 
 def class_gram_conv_reference(
@@ -71,5 +70,13 @@ def class_gram_conv_reference(
             gradient[g].flatten(2)[..., index] = d[g * outputs : (g + 1) * outputs].flatten(1) @ seen.T
         gradient_C[c] += gradient
         sample_norm_sq_C[c] += gradient.square().sum()
-    flat = gradient_C.flatten(1)
-    return flat @ flat.T, sample_norm_sq_C
+    return _inner_products(gradient_C, labels, ignore_index), sample_norm_sq_C
+
+
+def _inner_products(gradient_C: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    """Return [C, C]; an absent class has 0 even beside an infinite gradient, where 0 times infinity would be NaN."""
+    gram_CC = gradient_C.new_zeros(len(gradient_C), len(gradient_C))
+    present = labels[labels != ignore_index].unique()
+    flat = gradient_C[present].flatten(1)
+    gram_CC[present[:, None], present] = flat @ flat.T
+    return gram_CC
