@@ -54,12 +54,13 @@ def nc1(trace: Trace) -> Finding:
         return found
     compared = contrast(of_class, last.group)
     told = "" if compared is None else f"; of rare classes {compared.rare:.3g}, of others {compared.others:.3g}"
+    by_class = f", by class {np.mean(list(of_class.values())):.3g}" if of_class else ""
     return replace(
         found,
         unit="tr(S_W pinv(S_B)) / K",
         sentence=(
-            f"NC1 is {found.value:.3g} (all by sample {last.whole['nc1_sample']:.3g}, by class "
-            f"{np.mean(list(of_class.values())):.3g}){told}{told_p(found.p_value)}."
+            f"NC1 is {found.value:.3g} (all by sample {last.whole['nc1_sample']:.3g}{by_class})"
+            f"{told}{told_p(found.p_value)}."
         ),
     )
 

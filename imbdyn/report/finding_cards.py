@@ -13,6 +13,7 @@ _SIGNS = {"supported": "✓", "refuted": "✗"}
 #: What a card has a place for; any other field of a finding is a line of its own.
 _PLACED = {
     "name",
+    "kind",
     "claim",
     "value",
     "unit",
@@ -80,6 +81,8 @@ def _drawn(
 def _text(content: Any) -> str:
     if isinstance(content, float):
         return number(content)
+    if isinstance(content, dict):
+        content = [f"{name}: {_text(value)}" for name, value in content.items()]
     if isinstance(content, list | tuple):
         shown = ", ".join(_text(item) for item in content[:12])
         return shown + (f" and {len(content) - 12} more" if len(content) > 12 else "")

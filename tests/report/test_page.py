@@ -257,7 +257,7 @@ def test_fields_that_a_card_has_no_place_for_are_lines_of_their_own(traces: list
         steps: tuple[int, ...] = ()
 
     wider = Wider(**{**vars(single(traces[0])[0]), "effect_size": 0.8, "steps": (1, 2)})
-    assert card(wider)["more"] == {"effect size": "0.8", "steps": "1, 2"}
+    assert card(wider)["more"] == {"null": "0", "effect size": "0.8", "steps": "1, 2"}
 
 
 def test_headings_go_down_one_level_at_a_time(text: str) -> None:
