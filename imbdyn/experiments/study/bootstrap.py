@@ -1,6 +1,6 @@
 """Intervals of a mean over few seeds.
 
-The percentile bootstrap is too narrow for few values: of 5 normal ones its 95% interval holds the mean 83% of the time.
+The percentile bootstrap is too narrow for few values: of 5 normal ones its 95% interval holds the mean in 85% of cases.
 The expanded percentile interval (Hesterberg 2015, The American Statistician 69:4) takes quantiles further out, so that
 it is as wide as Student's interval where the bootstrap distribution is normal: alpha / 2 is replaced by
 Phi(-sqrt(n / (n - 1)) t), t Student's 1 - alpha / 2 quantile of n - 1 degrees of freedom.
