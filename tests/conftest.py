@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from networks import Cnn, Mlp
 from torch import nn
+
+if not torch.cuda.is_available():
+    # Read where a Triton kernel is defined, so before any is imported. tests/ops/compiled_kernels.py compiles them.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 torch.set_num_threads(1)  # tests run side by side; more OpenMP threads than cores only wait for each other
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from imbdyn.ops._checks import IGNORE_INDEX, check_num_classes, check_rows, without_graph
+from imbdyn.ops._gpu import offer
 from imbdyn.ops._library import define, implement, register
 from imbdyn.ops.class_moments.cpu import register as register_cpu
-from imbdyn.ops.class_moments.cuda import register as register_cuda
 from imbdyn.ops.class_moments.reference import class_moments_reference
 
 
@@ -131,4 +131,4 @@ _ADD_CLASS_MOMENTS = define(
 implement("class_moments", "reference", "any", "plain torch, float64", _from_reference)
 register("add_class_moments", "any", _add)
 register_cpu()
-register_cuda()
+offer("class_moments", "cuda", {"class_moments": "class_moments_cuda"})

@@ -7,19 +7,6 @@ from torch import Tensor
 
 from imbdyn.ops import _extension
 from imbdyn.ops._checks import check_labels
-from imbdyn.ops._library import unavailable
-
-
-def register() -> None:
-    """Record why the CUDA kernel does not serve yet, and whether this build has it."""
-    _C = _extension.kernels
-    if _C is None:
-        why_not = _extension.why_missing
-    elif not _C.has_cuda:
-        why_not = "built without CUDA (no nvcc, or IMBDYN_CUDA=0)"
-    else:
-        why_not = "unverified: no committed result of a real GPU shows it right"
-    unavailable("class_moments", "cuda", "cuda", "CUDA C++", why_not)
 
 
 def class_moments_cuda(
@@ -27,7 +14,7 @@ def class_moments_cuda(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (count, mean, m2) as `imbdyn.ops.class_moments`, for tensors on one CUDA device.
 
-    Not registered: a test on a real GPU calls it here. RuntimeError if this build has no CUDA kernels.
+    RuntimeError if this build has no CUDA kernels.
     """
     _C = _extension.kernels
     if _C is None or not _C.has_cuda:
