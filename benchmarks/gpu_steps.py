@@ -3,8 +3,8 @@
 ResNet-50 (torchvision or timm, channels_last) and ViT-B/16, bf16 autocast, torch.compile, one batch of random images.
 Bare and monitored blocks of steps take turns; a block is timed from an idle GPU to an idle GPU.
 
-    sampled   a step whose class gradients are read, over the bare step (interval=1)
-    realised  a training under the default budget over the bare one; `said` is 1 + overhead.share of its run.json
+    sampled   a step whose class gradients are read, over the bare step
+    realised  a training under the default budget over the bare one; `said` is 1 + overhead.share, as in run.json
 
     python benchmarks/gpu_steps.py [--cases TEXT] [--json FILE]
 """
@@ -63,7 +63,7 @@ CASES = {
 class Loop:
     """A training on one batch; monitored where it has a folder."""
 
-    def __init__(self, case: Network, folder: Path | None = None, interval: int | None = None) -> None:
+    def __init__(self, case: Network, folder: Path | None = None) -> None:
         torch.manual_seed(0)
         self.module = case.model(case.classes).cuda().train()
         self.model = torch.compile(self.module) if case.compiled else self.module
@@ -73,7 +73,7 @@ class Loop:
         self.optimizer = torch.optim.SGD(self.module.parameters(), lr=1e-3, momentum=0.9)
         self.monitor = None
         if folder is not None:
-            self.monitor = imbdyn.Monitor(self.model, self.optimizer, case.classes, folder, interval=interval)
+            self.monitor = imbdyn.Monitor(self.model, self.optimizer, case.classes, folder)
 
     def step(self) -> None:
         if self.monitor is None:
@@ -99,60 +99,53 @@ class Loop:
         return (time.perf_counter() - start) / steps
 
 
-def measure(case: Network, blocks: int, steps: int) -> dict[str, object]:
+def measure(case: Network, blocks: int, steps: int, budget_seconds: float) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        bare = Loop(case)
-        started = time.perf_counter()
-        bare.seconds(3)
-        compiled_bare = time.perf_counter() - started
-        sampled = Loop(case, folder / "sampled", interval=1)
-        started = time.perf_counter()
-        sampled.seconds(4)
-        compiled_sampled = time.perf_counter() - started
-        free = torch.cuda.memory_allocated()
-        memory = {}
-        for loop, which in ((bare, "bare"), (sampled, "sampled")):
+        bare, monitored = Loop(case), Loop(case, Path(name) / "run")
+        first_steps = {}
+        for loop, which in ((bare, "bare"), (monitored, "monitored")):
+            started = time.perf_counter()
+            loop.seconds(4)  # learns the model, and compiles: steps 1, 2 and 4 are sampled
+            first_steps[which] = time.perf_counter() - started
+        found: dict[str, object] = {"first_steps_s": first_steps}
+        if budget_seconds:
+            found["budget"] = realised(bare, monitored, budget_seconds)
+        monitored.monitor._cadence._interval = 1  # from here on every step is sampled, in the graph that is there
+        held = torch.cuda.memory_allocated()
+        for loop, which in ((bare, "bare"), (monitored, "sampled")):
             torch.cuda.reset_peak_memory_stats()
-            loop.seconds(1)
-            memory[which] = (torch.cuda.max_memory_allocated() - free) / 2**20
+            loop.seconds(2)
+            found[f"{which}_activations_mib"] = (torch.cuda.max_memory_allocated() - held) / 2**20
         bare_s, sampled_s = [], []
         for _ in range(blocks):
             bare_s.append(bare.seconds(steps))
-            sampled_s.append(sampled.seconds(steps))
-        sampled.monitor.close()
-        run = imbdyn.open_trace(folder / "sampled").run
-        residual = imbdyn.open_trace(folder / "sampled").parameters["residual"].max()
-        return {
+            sampled_s.append(monitored.seconds(steps))
+        monitored.monitor.close()
+        trace = imbdyn.open_trace(Path(name) / "run")
+        ratios = [s / b for s, b in zip(sampled_s, bare_s, strict=True)]
+        return found | {
             "bare_ms": 1e3 * statistics.median(bare_s),
-            "sampled": statistics.median(s / b for s, b in zip(sampled_s, bare_s, strict=True)),
-            "sampled_spread": [s / b for s, b in zip(sampled_s, bare_s, strict=True)],
-            "coverage": run["coverage"]["share"],
-            "largest_residual": float(residual),
-            "activations_mib": memory,
-            "first_steps_s": {"bare": compiled_bare, "sampled": compiled_sampled},
-            "problems": run["problems"],
+            "sampled": statistics.median(ratios),
+            "sampled_spread": ratios,
+            "coverage": trace.run["coverage"]["share"],
+            "largest_residual": float(trace.parameters["residual"].max()),
+            "problems": trace.run["problems"],
         }
 
 
-def realised(case: Network, seconds: float) -> dict[str, object]:
-    """Bare and monitored trainings of about so many seconds each, after each other: the Monitor's clock goes on."""
-    with tempfile.TemporaryDirectory() as name:
-        bare, monitored = Loop(case), Loop(case, Path(name) / "run")
-        bare.seconds(3)
-        steps = max(20, int(seconds / bare.seconds(5)))
-        monitored.seconds(20)  # learns and compiles
-        before = bare.seconds(steps // 2)
-        ratio_steps = monitored.seconds(steps)
-        after = bare.seconds(steps // 2)
-        monitored.monitor.close()
-        overhead = imbdyn.open_trace(Path(name) / "run").run["overhead"]
+def realised(bare: Loop, monitored: Loop, seconds: float) -> dict[str, object]:
+    """A monitored training of about so many seconds between two halves of a bare one of as many steps."""
+    steps = max(20, int(seconds / bare.seconds(5)))
+    before = bare.seconds(steps // 2)
+    between = monitored.seconds(steps)
+    after = bare.seconds(steps // 2)
+    overhead = monitored.monitor.state_dict()["overhead"]
     return {
         "steps": steps,
-        "realised": 2 * ratio_steps / (before + after),
-        "bare_twice_ms": [1e3 * before, 1e3 * after],
+        "realised": 2 * between / (before + after),
+        "bare_halves_ms": [1e3 * before, 1e3 * after],
         "said": 1 + (overhead["share"] or 0.0),
-        "resolved_per_1000": 1000 * overhead["sampled_steps"] / overhead["steps"],
+        "sampled_per_1000": 1000 * overhead["sampled_steps"] / overhead["steps"],
     }
 
 
@@ -161,7 +154,7 @@ def main() -> None:
     parser.add_argument("--cases", default="", help="only those whose name contains this")
     parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10, help="of a block")
-    parser.add_argument("--budget-seconds", type=float, default=20, help="of a training under the budget; 0: none")
+    parser.add_argument("--budget-seconds", type=float, default=15, help="of a training under the budget; 0: none")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -173,10 +166,7 @@ def main() -> None:
         if options.eager:
             case, name = case._replace(compiled=False), f"{name}, eager"
         try:
-            found = measure(case, options.blocks, options.steps)
-            torch.cuda.empty_cache()
-            if options.budget_seconds:
-                found["budget"] = realised(case, options.budget_seconds)
+            found = measure(case, options.blocks, options.steps, options.budget_seconds)
         except Exception as error:
             traceback.print_exc()
             found = {"error": f"{type(error).__name__}: {str(error)[:500]}"}
