@@ -16,7 +16,7 @@ from imbdyn.ops.class_moments.triton_kernels import merge_chunks, moments_of_lin
 _LINE = 4
 
 #: Rows that a program of one way to order them takes, and how many of them it compares at a time.
-_PAIRS, _COUNTED, _COMPARED, _LISTED = 32, 256, 64, 256
+_PAIRS, _COUNTED, _COMPARED, _LISTED = 32, 256, 16, 256
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def choose(rows: int, columns: int, num_classes: int, dtype: torch.dtype) -> Con
     way = "pairs" if rows <= 8192 else "count" if num_classes <= 2048 else "sort"
     # 16 bytes for each of the threads, some rows at a time
     width = max(16, min(triton.next_power_of_2(columns), 1024 // dtype.itemsize))
-    return Config(way, 1024, (8192 // width // (2 if dtype == torch.float64 else 1), width), 8)
+    return Config(way, 1024, ((2048 if dtype == torch.float64 else 4096) // width, width), 4)
 
 
 def class_moments_triton(
@@ -130,7 +130,7 @@ def _order(
         blocks = triton.cdiv(rows, _PAIRS)
         order_kernels.order_by_pairs[(blocks + (triton.cdiv(num_classes, _PAIRS) if by_class else 0),)](
             *arguments, order, table, count, blocks, 2 * windows, chunk_rows,
-            windows > 0, by_class, fresh, _PAIRS, _COMPARED, num_warps=4,
+            windows > 0, by_class, fresh, _PAIRS, 4 * _COMPARED, num_warps=4,
         )  # fmt: skip
     elif config.way == "count":
         blocks, bins = triton.cdiv(rows, _COUNTED), triton.next_power_of_2(num_classes + 1)

@@ -9,6 +9,15 @@ import triton.language as tl
 
 
 @triton.jit
+def _reciprocal(n):
+    """Return 1 / n in float64 for a number of rows, by Newton's steps from float32: a division is a call, with a stack."""
+    close = (1 / n.to(tl.float32)).to(tl.float64)
+    n = n.to(tl.float64)
+    close = close * (2 - n * close)
+    return close * (2 - n * close)
+
+
+@triton.jit
 def _store(mean_at, m2_at, mask, new_mean, new_m2, rows, before, FRESH: tl.constexpr):
     """Store float64 moments of `rows` rows, merged with those of `before` rows (Chan, Golub and LeVeque, 1979)."""
     if not FRESH:
@@ -16,7 +25,7 @@ def _store(mean_at, m2_at, mask, new_mean, new_m2, rows, before, FRESH: tl.const
             mean = tl.load(mean_at, mask=mask, other=0).to(tl.float64)
             m2 = tl.load(m2_at, mask=mask, other=0).to(tl.float64)
             n_before = before.to(tl.float64)
-            weight = rows.to(tl.float64) / (n_before + rows.to(tl.float64))
+            weight = rows.to(tl.float64) * _reciprocal(before + rows)
             delta = new_mean - mean
             new_m2 += m2 + delta * delta * (n_before * weight)
             # an infinite mean stays: inf - inf is none
@@ -57,18 +66,20 @@ def moments_of_lines(
         column = features + j.to(tl.int64)[None, :] * column_stride
         lane = tl.arange(0, R)
         row = tl.load(order + begin + lane, mask=lane < rows, other=0).to(tl.int64)
-        x = tl.load(column + row[:, None] * row_stride, mask=(lane < rows)[:, None] & inside[None, :], other=0).to(A)
-        shift = tl.sum(x, 0) / tl.minimum(rows, R).to(A)
-        d = tl.where((lane < rows)[:, None], x - shift[None, :], 0)
-        s = d
-        q = d * d
-        for i in range(R, rows, R):
-            there = i + lane < rows
-            row = tl.load(order + begin + i + lane, mask=there, other=0).to(tl.int64)
-            x = tl.load(column + row[:, None] * row_stride, mask=there[:, None] & inside[None, :], other=0).to(A)
-            d = tl.where(there[:, None], x - shift[None, :], 0)
+        x = tl.load(column + row[:, None] * row_stride, mask=(lane < rows)[:, None] & inside[None, :], other=0)
+        # One tile ahead with the elements and two with their rows: while one is summed the next is on its way.
+        row = tl.load(order + begin + R + lane, mask=R + lane < rows, other=0).to(tl.int64)
+        shift = tl.sum(x.to(A), 0) / tl.minimum(rows, R).to(A)
+        s = tl.zeros([R, W], A)
+        q = tl.zeros([R, W], A)
+        for i in range(0, rows, R):
+            ahead = (i + R + lane < rows)[:, None] & inside[None, :]
+            next_x = tl.load(column + row[:, None] * row_stride, mask=ahead, other=0)
+            row = tl.load(order + begin + i + 2 * R + lane, mask=i + 2 * R + lane < rows, other=0).to(tl.int64)
+            d = tl.where((i + lane < rows)[:, None], x.to(A) - shift[None, :], 0)
             s += d
             q += d * d
+            x = next_x
         total = tl.sum(s, 0)
         offset = total / rows.to(A)
         squares = tl.sum(q, 0) - total * offset
@@ -83,7 +94,7 @@ def moments_of_lines(
                 row = tl.load(order + begin + i + lane, mask=there, other=0).to(tl.int64)
                 value = tl.load(column + row[:, None] * row_stride, mask=there[:, None] & inside[None, :], other=0)
                 wide += value.to(tl.float64)
-            new_mean = tl.sum(wide, 0) / rows.to(tl.float64)
+            new_mean = tl.sum(wide, 0) * _reciprocal(rows)
             wide = tl.zeros([R, W], tl.float64)
             for i in range(0, rows, R):
                 there = i + lane < rows
@@ -151,8 +162,8 @@ def merge_chunks(
             q += n * d * d + tl.load(at_k + 2 * columns.to(tl.int64), mask=mask, other=0).to(tl.float64)
             t += n * chunk_mean
         total = tl.sum(s, 0)
-        n = rows.to(tl.float64)
-        new_mean = tl.where(total - total == 0, origin + total / n, tl.sum(t, 0) / n)
-        new_m2 = tl.sum(q, 0) - total * (total / n)
+        share = _reciprocal(rows)
+        new_mean = tl.where(total - total == 0, origin + total * share, tl.sum(t, 0) * share)
+        new_m2 = tl.sum(q, 0) - total * (total * share)
         to = c * columns + j
         _store(mean + to, m2 + to, inside, new_mean, new_m2, rows, before, FRESH)
