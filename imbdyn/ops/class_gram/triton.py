@@ -22,11 +22,14 @@ from torch import Tensor
 from imbdyn.ops._triton import launching_on
 from imbdyn.ops.class_gram.order import ClassOrder, class_order, make_order
 from imbdyn.ops.class_gram.triton_choice import (
+    FREE,
     SLOT_BYTES,
+    Forced,
     Norms,
     chunk_size,
     gradient_config,
     gram_is_cheaper,
+    has_large_blocks,
     norms_of,
     pairs_config,
     slots_config,
@@ -81,13 +84,9 @@ def rows_gram(
     sample_norms: bool,
     *,
     bias: bool,
-    way: str = "cheapest",
-    norms_by: Norms | None = None,
+    forced: Forced = FREE,
 ) -> tuple[Tensor, ...]:
-    """Return gram and sample_norm_sq of the weight, and if wanted those of the bias.
-
-    `way` ("gram", "direct") and `norms_by` are what tests and benchmarks force.
-    """
+    """Return gram and sample_norm_sq of the weight, and if wanted those of the bias."""
     order = (
         class_order(labels, num_classes, ignore_index)
         if samples is None
@@ -100,9 +99,9 @@ def rows_gram(
             return found
         ones = a_SLI.new_ones(1).expand(*a_SLI.shape[:2], 1)
         return found + gram_waitless(ones, d_SLO, order, sample_norms)
-    problem = Problem(_with_near_columns(a_SLI), _with_near_columns(d_SLO), order, sample_norms, bias)
+    problem = Problem(_with_near_columns(a_SLI), _with_near_columns(d_SLO), order, sample_norms, bias, forced=forced)
     with launching_on(inputs):
-        problem.run(way, norms_by)
+        problem.run()
     return problem.results()
 
 
@@ -130,8 +129,7 @@ def class_gram_conv_triton(
     ignore_index: int,
     sample_norms: bool = True,
     *,
-    way: str = "cheapest",
-    norms_by: Norms | None = None,
+    forced: Forced = FREE,
 ) -> tuple[Tensor, ...]:
     """Return (gram, sample_norm_sq); see `imbdyn.ops.class_gram_conv`. `padding` is that before each dimension.
 
@@ -146,16 +144,17 @@ def class_gram_conv_triton(
     places, columns, outputs = geometry.places, geometry.columns, grad_outputs.shape[1]
     if geometry.pointwise:
         a_SLI, geometry = geometry.inputs.flatten(1, 2), no_geometry()
-    elif way == "gram" or (
-        way == "cheapest"
+    elif forced.way == "gram" or (
+        forced.way is None
         and gram_is_cheaper(len(labels), places, columns, outputs, num_classes, inputs.dtype, float32_precision())
     ):
-        way, a_SLI, geometry = "gram", unfolded(geometry.inputs, geometry), no_geometry()
+        forced = forced._replace(way="gram")
+        a_SLI, geometry = unfolded(geometry.inputs, geometry), no_geometry()
     else:
-        way, a_SLI = "direct", geometry.inputs
+        forced, a_SLI = forced._replace(way="direct"), geometry.inputs
     with launching_on(inputs):
-        problem = Problem(a_SLI, grads_last(grad_outputs), order, sample_norms, False, geometry)
-        problem.run(way, norms_by)
+        problem = Problem(a_SLI, grads_last(grad_outputs), order, sample_norms, False, geometry, forced)
+        problem.run()
     return problem.results()
 
 
@@ -175,10 +174,11 @@ class Problem:
         sample_norms: bool,
         bias: bool,
         geometry: Geometry | None = None,
+        forced: Forced = FREE,
     ) -> None:
         """Take inputs [S, L, I] (of a convolution its geometry's) and grads [S, L, O], and make zeros for results."""
         self.inputs, self.grads, self.order, self.norms, self.bias = inputs, grads, order, sample_norms, bias
-        self.geometry = geometry or no_geometry()
+        self.geometry, self.forced = geometry or no_geometry(), forced
         self.samples, self.length, self.outputs = grads.shape
         self.columns = self.geometry.columns or inputs.shape[-1]
         self.classes = len(order.start) - 1
@@ -198,7 +198,7 @@ class Problem:
         """Return gram and norms of the weight, and of the bias if it was wanted."""
         return (self.gram, self.norm, self.bias_gram, self.bias_norm) if self.bias else (self.gram, self.norm)
 
-    def run(self, way: str, norms_by: Norms | None) -> None:
+    def run(self) -> None:
         """Launch what the way needs."""
         if not self.grads.numel():
             return
@@ -206,19 +206,20 @@ class Problem:
             if self.bias:
                 self._pairs(weight=False, bias=True)
             return
-        if way == "cheapest":
+        way = self.forced.way
+        if way is None:
             shapes = (self.samples, self.length, self.columns, self.outputs, self.classes)
             way = "gram" if gram_is_cheaper(*shapes, self.grads.dtype, self.precision) else "direct"
         if way == "gram":
             self._pairs(weight=True, bias=self.bias)
             return
-        self._direct(norms_by)
+        self._direct()
         if self.bias:
             self._bias_by_sums()
 
     def _pairs(self, *, weight: bool, bias: bool) -> None:
         rows = self.samples * self.length
-        block, columns, warps, stages = pairs_config(rows, self.grads.dtype)
+        block, columns, warps, stages = self.forced.pairs or pairs_config(rows, self.grads.dtype)
         blocks = triton.cdiv(rows, block)
         order, unit = self.order, self.order.unit
         pairs_kernel[(blocks, blocks)](
@@ -232,7 +233,7 @@ class Problem:
 
     def _within(self, *, weight: bool, bias: bool) -> None:
         rows = self.samples * self.length
-        block, columns, warps, stages = within_config(self.grads.dtype)
+        block, columns, warps, stages = self.forced.within or within_config(self.grads.dtype)
         order, unit = self.order, self.order.unit
         within_kernel[(triton.cdiv(rows, block),)](
             self.inputs, self.grads, order.samples, order.labels, order.rank, order.samples if unit is None else unit,
@@ -251,7 +252,7 @@ class Problem:
             return self.order.rows(self.length), row
         return self.order.offsets(sample, row, self.length), 1
 
-    def _direct(self, norms_by: Norms | None) -> None:
+    def _direct(self) -> None:
         d_index, d_row = self._row_index(self.grads)
         convolution = bool(self.geometry.columns)
         if convolution:
@@ -261,12 +262,14 @@ class Problem:
             x_index, x_row = self._row_index(self.inputs)
             x_aligned = _aligned(self.inputs, *self.inputs.stride()[:2])
         d_aligned = _aligned(self.grads, *self.grads.stride()[:2])
-        wanted = norms_by or norms_of(
+        wanted = self.forced.norms or norms_of(
             self.samples, self.length, self.columns, self.outputs, self.order.unit is not None, convolution
         )
         by = wanted if self.norms else Norms.NONE
-        config = gradient_config(self.columns, self.outputs, self.grads.dtype, self.precision, by is Norms.IN_LOOP)
-        block_o, block_i, block_r, warps, stages = config
+        block_o, block_i, block_r, warps, stages = self.forced.gradient or gradient_config(
+            self.columns, self.outputs, self.grads.dtype, by is Norms.IN_LOOP, has_large_blocks(self.grads.device),
+            convolution and self.geometry.channels % 64 != 0,
+        )  # fmt: skip
         size = 1 if by is Norms.BY_SLOT else chunk_size(self.samples, self.columns, self.outputs, block_o, block_i)
         chunks, slots = self.order.chunks(size), self.order.slots(size)
         at_once = max(block_o, SLOT_BYTES // (4 * slots * self.columns) // block_o * block_o)
@@ -290,16 +293,18 @@ class Problem:
             self._within(weight=True, bias=False)
 
     def _add_slots(self, scratch: Tensor, label: Tensor, used: Tensor, slots: int, size: int, norms: bool) -> None:
-        block_s, block, warps, stages = slots_config(slots)
+        block_s, block, warps, stages = self.forced.slots or slots_config(slots)
         blocks = triton.cdiv(slots, block_s)
-        part = triton.cdiv(triton.cdiv(size, max(1, 1056 // (blocks * (blocks + 1)))), block) * block
+        part = max(2048, triton.cdiv(triton.cdiv(size, max(1, 1056 // (blocks * (blocks + 1)))), block) * block)
         precision = "ieee" if torch.version.hip is not None else "tf32x3"
         slots_kernel[(triton.cdiv(size, part), blocks, blocks)](
             scratch, label, used, self.gram, self.norm, self.classes, size, part,
             norms, blocks == 1, block_s, block, precision, num_warps=warps, num_stages=stages,
         )  # fmt: skip
 
-    def _row_norms(self, x_index: Tensor, x_row: int, x_aligned: int, d_index: Tensor, d_row: int, d_aligned: int) -> None:
+    def _row_norms(
+        self, x_index: Tensor, x_row: int, x_aligned: int, d_index: Tensor, d_row: int, d_aligned: int
+    ) -> None:
         row_norms_kernel[(triton.cdiv(self.samples, 16),)](
             self.inputs, self.grads, x_index, d_index, self.order.labels, self.order.start[-1:], self.norm,
             self.columns, x_row, self.inputs.stride(-1), self.outputs, d_row, self.grads.stride(-1),
@@ -314,5 +319,5 @@ class Problem:
         of_samples = self.grads.sum(1, keepdim=True, dtype=torch.float32) if self.length > 1 else self.grads
         ones = of_samples.new_ones(1).expand(self.samples, 1, 1)
         of_bias = Problem(ones, of_samples, self.order, self.norms, bias=False)
-        of_bias.run("cheapest", None)
+        of_bias.run()
         self.bias_gram, self.bias_norm = of_bias.gram, of_bias.norm

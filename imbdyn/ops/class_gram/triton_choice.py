@@ -6,6 +6,7 @@ Times are microseconds of an H100; on another GPU the ratios count.
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -106,35 +107,67 @@ def chunk_size(samples: int, columns: int, outputs: int, block_o: int, block_i: 
     return max(1, -(-samples // parts))
 
 
+class Forced(NamedTuple):
+    """What tests and benchmarks choose themselves; None leaves it to the shapes."""
+
+    way: str | None = None
+    """"gram" or "direct"."""
+    norms: Norms | None = None
+    gradient: GradientConfig | None = None
+    pairs: PairsConfig | None = None
+    within: PairsConfig | None = None
+    slots: SlotsConfig | None = None
+
+
+#: Nothing is forced.
+FREE = Forced()
+
+
+@lru_cache
+def has_large_blocks(device: torch.device) -> bool:
+    """Return whether a block may have more than 200 KiB of shared memory (Hopper and later)."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin) > 200 << 10
+
+
 def pairs_config(rows: int, dtype: torch.dtype) -> PairsConfig:
     """Return the configuration of the gram way."""
     if dtype == torch.float32:
         return PairsConfig(16, 64, 4, 3) if rows <= 512 else PairsConfig(32, 32, 4, 3)
     if rows <= 512:
         return PairsConfig(16, 128, 4, 4)
-    return PairsConfig(32, 64, 4, 4) if rows <= 2048 else PairsConfig(64, 64, 4, 4)
+    return PairsConfig(32, 64, 4, 4) if rows <= 2048 else PairsConfig(64, 64, 4, 3)
 
 
 def within_config(dtype: torch.dtype) -> PairsConfig:
     """Return the configuration of pairs within samples."""
-    return PairsConfig(32, 32, 4, 3) if dtype == torch.float32 else PairsConfig(64, 64, 4, 4)
+    return PairsConfig(32, 32, 4, 3) if dtype == torch.float32 else PairsConfig(64, 64, 4, 3)
 
 
-def gradient_config(columns: int, outputs: int, dtype: torch.dtype, precision: str, in_loop: bool) -> GradientConfig:
-    """Return the configuration of chunks' gradients."""
+def gradient_config(
+    columns: int, outputs: int, dtype: torch.dtype, in_loop: bool, large: bool, gathered: bool
+) -> GradientConfig:
+    """Return the configuration of chunks' gradients.
+
+    The rows' numbers are loaded before the rows: of `stages` every second one holds rows. `gathered`: a tile's inputs
+    are of several taps, whose addresses take registers.
+    """
     if dtype == torch.float32:
-        return GradientConfig(64, 64, 32, 4, 3 if precision == "tf32" else 2)
+        return GradientConfig(64, 64, 32, 4, 3)
     block_o = 128 if outputs > 64 else 64 if outputs > 32 else 32
-    block_i = 16 if columns <= 16 else 64 if columns <= 64 else 128
+    block_i = 16 if columns <= 16 else 64 if columns <= 64 or gathered else 128
+    if gathered:
+        return GradientConfig(min(block_o, 64), block_i, 64 if large else 32, 8, 3)
     if in_loop:
-        return GradientConfig(block_o, block_i, 32, 8 if block_o == 128 else 4, 4)
-    if block_o == 128 and columns % 256 == 0:
-        return GradientConfig(128, 256, 64, 8, 3)
-    return GradientConfig(block_o, block_i, 64, 4 if block_o < 128 else 8, 3)
+        return GradientConfig(block_o, block_i, 32, 8 if block_o == 128 else 4, 7 if large else 3)
+    if large and block_o == 128 and columns % 256 == 0:
+        return GradientConfig(128, 256, 64, 8, 7)
+    return GradientConfig(block_o, block_i, 64 if large else 32, 4 if block_o < 128 else 8, 5)
 
 
 def slots_config(slots: int) -> SlotsConfig:
     """Return the configuration of chunks' inner products."""
     if slots <= 16:
-        return SlotsConfig(16, 256, 4, 3)
-    return SlotsConfig(32, 128, 4, 3) if slots <= 32 else SlotsConfig(64, 64, 4, 3)
+        return SlotsConfig(16, 64, 4, 5)
+    return SlotsConfig(32, 32, 4, 5) if slots <= 32 else SlotsConfig(64, 32, 4, 3)

@@ -115,5 +115,3 @@ def unfolded(inputs: Tensor, geometry: Geometry) -> Tensor:
         list(geometry.padding), list(geometry.dilation),
     )  # fmt: skip
     return seen.reshape(len(inputs), geometry.places, geometry.columns)
-
-

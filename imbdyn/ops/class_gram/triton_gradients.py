@@ -51,7 +51,9 @@ def _input_rows(
             return tl.load(inputs + offset + (column % CHANNELS)[None, :], mask=seen, other=0)
     else:
         offset = tl.multiple_of(where.to(tl.int64) * input_row, ALIGNED)
-        return tl.load(inputs + offset[:, None] + (column.to(tl.int64) * input_column)[None, :], mask=ok[:, None], other=0)
+        return tl.load(
+            inputs + offset[:, None] + (column.to(tl.int64) * input_column)[None, :], mask=ok[:, None], other=0
+        )
 
 
 @triton.jit

@@ -45,9 +45,7 @@ def ranks(order: ClassOrder) -> int:
     return min(len(order.samples), len(order.start))
 
 
-def gram_waitless(
-    inputs: Tensor, grad_outputs: Tensor, order: ClassOrder, sample_norms: bool
-) -> tuple[Tensor, Tensor]:
+def gram_waitless(inputs: Tensor, grad_outputs: Tensor, order: ClassOrder, sample_norms: bool) -> tuple[Tensor, Tensor]:
     """Return (gram float64 [C, C], sample_norm_sq float64 [C]) of inputs [S, L, I] and grad_outputs [S, L, O]."""
     a_SLI, d_SLO, present = _sums(inputs), _sums(grad_outputs), ranks(order)
     gram_PP = a_SLI.new_zeros(present, present, dtype=torch.float64)
@@ -66,14 +64,14 @@ def gram_waitless(
     return _spread(order, gram_PP, norm_P if sample_norms else None)
 
 
-def _add_pairs(
-    gram_PP: Tensor, norm_P: Tensor, a_RI: Tensor, d_RO: Tensor, order: ClassOrder, length: int
-) -> None:
+def _add_pairs(gram_PP: Tensor, norm_P: Tensor, a_RI: Tensor, d_RO: Tensor, order: ClassOrder, length: int) -> None:
     rank_R = order.rank.long().repeat_interleave(length)
     number = torch.arange(len(order.rank), device=rank_R.device) if order.unit is None else order.unit
     number_R = number.repeat_interleave(length)
     row_R = order.rows(length).long()
-    for i, (row_i, rank_i, number_i) in enumerate(zip(*(t.split(_BLOCK) for t in (row_R, rank_R, number_R)), strict=True)):
+    for i, (row_i, rank_i, number_i) in enumerate(
+        zip(*(t.split(_BLOCK) for t in (row_R, rank_R, number_R)), strict=True)
+    ):
         a_i, d_i = a_RI[row_i], d_RO[row_i]
         for j, (row_j, rank_j, number_j) in enumerate(
             zip(*(t.split(_BLOCK) for t in (row_R, rank_R, number_R)), strict=True)
