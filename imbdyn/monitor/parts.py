@@ -70,8 +70,8 @@ def gram_of_linear(weight: Piece, bias: Piece, groups: int) -> tuple[Numbers, Nu
         return None
     if repeated.gradient is not rows.grad_outputs or repeated.shape != rows.grad_outputs.shape[-1:]:
         return None
-    x_RI, d_RO, labels, samples = _flat([_rows([weight])])
-    return class_gram_linear(x_RI, d_RO, labels, groups, samples)
+    inputs, grad_outputs, labels, samples = _flat([_rows([weight])])
+    return class_gram_linear(inputs, grad_outputs, labels, groups, samples)
 
 
 def gram_of_normalisation(weight: Piece, bias: Piece, groups: int) -> tuple[Numbers, Numbers] | None:
@@ -207,12 +207,28 @@ def _lookup(uses: Sequence[Piece]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _from_rows(batches: list[_Problem], groups: int) -> Numbers:
-    x_RI, d_RO, labels, samples = _flat(batches)
-    return class_gram(x_RI, d_RO, labels, groups, samples)
+    inputs, grad_outputs, labels, samples = _flat(batches)
+    return class_gram(inputs, grad_outputs, labels, groups, samples)
 
 
 def _flat(batches: list[_Problem]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Return the rows of all batches, inputs [R, I] and grad_outputs [R, O], with their labels and samples [R]."""
+    """Return all batches as one problem of class_gram: inputs, grad_outputs, labels and samples.
+
+    [S, L, ...] without samples where every sample has L rows, else [R, ...] with the sample of each row.
+    """
+    lengths = {d.shape[1] for _, d, _ in batches}
+    if len(lengths) == 1:
+        d_SLO = _cat([d for _, d, _ in batches])
+        x_SLI = (
+            d_SLO.new_ones(1).expand(*d_SLO.shape[:2], 1)
+            if batches[0][0] is None
+            else _cat([x for x, _, _ in batches if x is not None])
+        )
+        return x_SLI, d_SLO, _cat([label for _, _, label in batches]), None
+    return _ragged(batches)
+
+
+def _ragged(batches: list[_Problem]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     d_RO = _cat([d.flatten(0, 1) for _, d, _ in batches])
     lengths = [d.shape[1] for _, d, _ in batches]
     x_RI = (
@@ -221,8 +237,6 @@ def _flat(batches: list[_Problem]) -> tuple[Tensor, Tensor, Tensor, Tensor | Non
         else _cat([x.flatten(0, 1) for x, _, _ in batches if x is not None])
     )
     labels = [label for _, _, label in batches]
-    if all(length == 1 for length in lengths):
-        return x_RI, d_RO, _cat(labels), None
     repeated = [label.repeat_interleave(length) for label, length in zip(labels, lengths, strict=True)]
     return x_RI, d_RO, _cat(repeated), _numbered(labels, lengths)
 

@@ -1,0 +1,173 @@
+"""What shapes say about the cheapest way and the configuration of each kernel of class_gram.
+
+Times are microseconds of an H100; on another GPU the ratios count.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+
+#: Bytes of scratch memory that the gradients of chunks may take at once.
+SLOT_BYTES = 256 << 20
+#: Bytes up to which every sample's gradient is kept rather than squared as it is made.
+_SAMPLE_BYTES = 96 << 20
+#: Tiles that keep all multiprocessors busy to the end: about four for each.
+_TILES = 528
+#: Multiply-adds a microsecond, of bfloat16: of gradients; of pairs, whose tiles are small.
+_GRADIENTS_RATE, _PAIRS_RATE = 270e6, 120e6
+#: Bytes a microsecond to and from scratch memory.
+_BYTES_RATE = 2.5e6
+
+
+class Norms(Enum):
+    """Where sample norms come from on the direct way."""
+
+    NONE = 0
+    BY_ROW = 1
+    """Rows are samples: products of the norms of two rows, one more read of both matrices."""
+    BY_SLOT = 2
+    """Every sample has a chunk of its own: the diagonal of the chunks' inner products."""
+    IN_LOOP = 3
+    """Each sample's tile is made by itself and squared."""
+    WITHIN = 4
+    """From the pairs of rows within each sample."""
+
+
+class PairsConfig(NamedTuple):
+    """Of the kernels over pairs of rows."""
+
+    block: int
+    columns: int
+    warps: int
+    stages: int
+
+
+class GradientConfig(NamedTuple):
+    """Of the kernel of chunks' gradients."""
+
+    block_o: int
+    block_i: int
+    block_r: int
+    warps: int
+    stages: int
+
+
+class SlotsConfig(NamedTuple):
+    """Of the kernel of chunks' inner products."""
+
+    block_s: int
+    block: int
+    warps: int
+    stages: int
+
+
+def _slowdown(dtype: torch.dtype, precision: str) -> float:
+    if dtype != torch.float32:
+        return 1.0
+    return 3.0 if precision == "tf32" else 9.0
+
+
+def gram_is_cheaper(
+    samples: int, length: int, columns: int, outputs: int, classes: int, dtype: torch.dtype, precision: str
+) -> bool:
+    """Return whether pairs of rows take less time than gradients of chunks."""
+    rows, slow = samples * length, _slowdown(dtype, precision)
+    gram = 4 + rows * rows * (columns + outputs + 64) / 2 / _PAIRS_RATE * slow + (columns + outputs) / 500
+    slots = min(samples, 8) + min(samples, classes)
+    direct = 12 + rows * columns * outputs / _GRADIENTS_RATE * slow + slots * columns * outputs * 8 / _BYTES_RATE
+    return gram <= direct
+
+
+def norms_of(samples: int, length: int, columns: int, outputs: int, units: bool, convolution: bool) -> Norms:
+    """Return the cheapest source of sample norms on the direct way."""
+    if units:
+        return Norms.WITHIN
+    if length == 1:
+        return Norms.BY_ROW
+    if samples * columns * outputs * 4 <= _SAMPLE_BYTES:
+        return Norms.BY_SLOT
+    if convolution:
+        return Norms.IN_LOOP
+    # multiply-adds beside those of the gradients, as shares of them: pairs; and rows padded, squares and sums
+    within = (length + 128) * (columns + outputs) / (2 * columns * outputs) * _GRADIENTS_RATE / _PAIRS_RATE / 1.5
+    in_loop = (-length % 32) / length + 64 / length
+    return Norms.WITHIN if within < in_loop else Norms.IN_LOOP
+
+
+def chunk_size(samples: int, columns: int, outputs: int, block_o: int, block_i: int) -> int:
+    """Return how many samples a chunk has at most, a power of 2 steps apart so that layers share their chunks."""
+    tiles = -(-outputs // block_o) * -(-columns // block_i)
+    parts = 1
+    while parts * tiles < _TILES and parts < samples:
+        parts *= 2
+    return max(1, -(-samples // parts))
+
+
+class Forced(NamedTuple):
+    """What tests and benchmarks choose themselves; None leaves it to the shapes."""
+
+    way: str | None = None
+    """"gram" or "direct"."""
+    norms: Norms | None = None
+    gradient: GradientConfig | None = None
+    pairs: PairsConfig | None = None
+    within: PairsConfig | None = None
+    slots: SlotsConfig | None = None
+
+
+#: Nothing is forced.
+FREE = Forced()
+
+
+@lru_cache
+def has_large_blocks(device: torch.device) -> bool:
+    """Return whether a block may have more than 200 KiB of shared memory (Hopper and later)."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin) > 200 << 10
+
+
+def pairs_config(rows: int, dtype: torch.dtype) -> PairsConfig:
+    """Return the configuration of the gram way."""
+    if dtype == torch.float32:
+        return PairsConfig(16, 64, 4, 3) if rows <= 512 else PairsConfig(32, 32, 4, 3)
+    if rows <= 512:
+        return PairsConfig(16, 128, 4, 4)
+    return PairsConfig(32, 64, 4, 4) if rows <= 2048 else PairsConfig(64, 64, 4, 3)
+
+
+def within_config(dtype: torch.dtype) -> PairsConfig:
+    """Return the configuration of pairs within samples."""
+    return PairsConfig(32, 32, 4, 3) if dtype == torch.float32 else PairsConfig(64, 64, 4, 3)
+
+
+def gradient_config(
+    columns: int, outputs: int, dtype: torch.dtype, in_loop: bool, large: bool, gathered: bool
+) -> GradientConfig:
+    """Return the configuration of chunks' gradients.
+
+    The rows' numbers are loaded before the rows: of `stages` every second one holds rows. `gathered`: a tile's inputs
+    are of several taps, whose addresses take registers.
+    """
+    if dtype == torch.float32:
+        return GradientConfig(64, 64, 32, 4, 3)
+    block_o = 128 if outputs > 64 else 64 if outputs > 32 else 32
+    block_i = 16 if columns <= 16 else 64 if columns <= 64 or gathered else 128
+    if gathered:
+        return GradientConfig(min(block_o, 64), block_i, 64 if large else 32, 8, 3)
+    if in_loop:
+        return GradientConfig(block_o, block_i, 32, 8 if block_o == 128 else 4, 7 if large else 3)
+    if large and block_o == 128 and columns % 256 == 0:
+        return GradientConfig(128, 256, 64, 8, 7)
+    return GradientConfig(block_o, block_i, 64 if large else 32, 4 if block_o < 128 else 8, 5)
+
+
+def slots_config(slots: int) -> SlotsConfig:
+    """Return the configuration of chunks' inner products."""
+    if slots <= 16:
+        return SlotsConfig(16, 64, 4, 5)
+    return SlotsConfig(32, 32, 4, 5) if slots <= 32 else SlotsConfig(64, 32, 4, 3)
