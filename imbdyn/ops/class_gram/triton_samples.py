@@ -4,7 +4,8 @@ A program sums its columns by class, S = (class of each row) D, and adds S S^T t
 class gradients live in registers only. M parameters of N samples; C classes in blocks of `KB`.
 """
 
-# mypy: disable-error-code="no-untyped-def"  # what Triton compiles has no types of Python
+# mypy: disable-error-code="no-untyped-def"
+# (what Triton compiles has no types of Python)
 
 from __future__ import annotations
 

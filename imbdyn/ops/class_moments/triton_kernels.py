@@ -1,6 +1,7 @@
 """Moments of rows that are ordered by class (triton_order.py): chunks and whole classes, then the chunks of a class."""
 
-# mypy: disable-error-code="no-untyped-def"  # what Triton compiles has no types of Python
+# mypy: disable-error-code="no-untyped-def"
+# (what Triton compiles has no types of Python)
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ of four int64: class, its first place in `order`, its rows, and how many rows it
 Unused lines have 0 rows. `count` int64 [C] is updated, because this kernel is the last that may read it.
 """
 
-# mypy: disable-error-code="no-untyped-def"  # what Triton compiles has no types of Python
+# mypy: disable-error-code="no-untyped-def"
+# (what Triton compiles has no types of Python)
 
 from __future__ import annotations
 

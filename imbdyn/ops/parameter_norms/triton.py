@@ -1,6 +1,7 @@
 """parameter_norms in Triton: one launch over the chunks of all tensors, and a small one that adds their sums up."""
 
-# mypy: disable-error-code="no-untyped-def"  # what Triton compiles has no types of Python
+# mypy: disable-error-code="no-untyped-def"
+# (what Triton compiles has no types of Python)
 
 from __future__ import annotations
 
