@@ -112,7 +112,7 @@ def test_rows_match_reference(pair: tuple[Tensor, Tensor], centred: bool) -> Non
 @pytest.mark.parametrize("layout", ["contiguous", "transposed"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_more_places_and_columns_than_a_block(layout: str, dtype: torch.dtype) -> None:
-    for shape in ((2, 3, 4100), (2, 130, 300), (2, 4100, 3)):
+    for shape in ((2, 3, 2100), (1, 130, 70)):
         x, dy = make_pair(shape, (dtype, dtype), (layout, layout))
         check_channels(x, dy, shape[1], True)
         check_channels(x, dy, 1, False)
@@ -214,7 +214,7 @@ def row_kernel(columns: int, dtype: torch.dtype) -> Kernel:
 def join_kernels() -> list[Kernel]:
     pointers = dict.fromkeys(("weight", "bias", "kept"), "*fp32")
     shared = pointers | dict.fromkeys(("units", "channels", "parts", "of_part", "places"), "i32") | {"eps": "fp32"}
-    tile = {"UNITS": 64, "CHANNELS": 32}
+    tile = {"UNITS": 32, "CHANNELS": 32}
     return [
         Kernel(f"{KERNELS}_join:join_across_units", shared | {"of_program": "i32"}, tile, {"num_warps": 4}),
         Kernel(f"{KERNELS}_join:join_groups", shared | {"of_group": "i32"}, {"CHANNELS": 1024}, {"num_warps": 4}),

@@ -111,8 +111,8 @@ def norm_gradients_triton(
             shared = (weight, bias, kept, units, channels, parts, of_part, places)
             if across_units:
                 blocks = triton.cdiv(channels, 32)
-                splits = min(triton.cdiv(units, 64), triton.cdiv(multiprocessors(input.device), blocks))
-                join_across_units[(blocks, splits)](*shared, triton.cdiv(units, splits), eps, 64, 32)
+                splits = min(triton.cdiv(units, 32), triton.cdiv(multiprocessors(input.device), blocks))
+                join_across_units[(blocks, splits)](*shared, triton.cdiv(units, splits), eps, 32, 32)
             else:
                 of_group = channels // num_groups
                 block = min(1024, triton.next_power_of_2(of_group))

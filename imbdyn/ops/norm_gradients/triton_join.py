@@ -9,6 +9,20 @@ import triton.language as tl
 
 
 @triton.jit
+def _reciprocal(n):
+    """Return 1 / n in float64 by Newton's steps from float32: a float64 division is a call, with a stack."""
+    close = (1 / n.to(tl.float32)).to(tl.float64)
+    close = close * (2 - n * close)
+    return close * (2 - n * close)
+
+
+@triton.jit
+def _scale_of(m2, weight, eps):
+    """Return 1 / sqrt(variance + eps), float32, of float64 sums of squares and 1 / n."""
+    return 1 / tl.sqrt_rn((m2 * weight).to(tl.float32) + eps)
+
+
+@triton.jit
 def _places_of(part, parts, of_part, places):
     """Return how many places the parts numbered `part`, over all units, have."""
     return tl.minimum(of_part, places - (part % parts) * of_part).to(tl.float64)
@@ -50,28 +64,28 @@ def join_across_units(
     `kept` [5, U * parts, C] is what `finish` has left: b, cross moment, m2 and the two halves of the mean. Each program
     joins the statistics itself, from the second level of the cache.
     """
-    channel = (tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)).to(tl.int64)[None, :]
-    of_tile = tl.arange(0, UNITS).to(tl.int64)[:, None]
-    n = units.to(tl.float64) * places
+    channel = (tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS))[None, :]
+    of_tile = tl.arange(0, UNITS)[:, None]
+    weight_of_place = _reciprocal(units.to(tl.float64) * places)
     size = units.to(tl.int64) * parts * channels
     mean = tl.zeros([UNITS, CHANNELS], tl.float64)
     for first in range(0, units * parts, UNITS):
         part = first + of_tile
         exists = (part < units * parts) & (channel < channels)
-        mean += _mean_of(kept, size, part * channels + channel, exists) * _places_of(part, parts, of_part, places)
-    mean = (tl.sum(mean, 0) / n)[None, :]
+        of_parts = _mean_of(kept, size, part.to(tl.int64) * channels + channel, exists)
+        mean += of_parts * _places_of(part, parts, of_part, places)
+    mean = (tl.sum(mean, 0) * weight_of_place)[None, :]
     m2 = tl.zeros([UNITS, CHANNELS], tl.float64)
     for first in range(0, units * parts, UNITS):
         part = first + of_tile
         exists = (part < units * parts) & (channel < channels)
-        at = part * channels + channel
+        at = part.to(tl.int64) * channels + channel
         off = tl.where(exists, _mean_of(kept, size, at, exists) - mean, 0.0)
-        m2 += tl.load(kept + 2 * size + at, mask=exists, other=0.0) + off * off * _places_of(
-            part, parts, of_part, places
-        )
-    scale = (1 / tl.sqrt(tl.sum(m2, 0) / n + eps))[None, :]
+        m2 += tl.load(kept + 2 * size + at, mask=exists, other=0.0)
+        m2 += off * off * _places_of(part, parts, of_part, places)
+    scale = _scale_of(tl.sum(m2, 0), weight_of_place, eps)[None, :]
     for first in range(0, of_program, UNITS):
-        unit = tl.program_id(1).to(tl.int64) * of_program + first + of_tile
+        unit = (tl.program_id(1) * of_program + first + of_tile).to(tl.int64)
         exists = (first + of_tile < of_program) & (unit < units) & (channel < channels)
         _write_units(weight, bias, kept, size, unit, channel, exists, mean, scale, parts, channels, UNITS, CHANNELS)
 
@@ -83,7 +97,7 @@ def join_groups(weight, bias, kept, units, channels, parts, of_part, places, of_
     unit = (tl.program_id(0) // groups).to(tl.int64)
     block = tl.arange(0, CHANNELS)[None, :]
     first_channel = tl.program_id(0) % groups * of_group
-    n = of_group.to(tl.float64) * places
+    weight_of_place = _reciprocal(of_group.to(tl.float64) * places)
     size = units.to(tl.int64) * parts * channels
     mean = tl.zeros([1, CHANNELS], tl.float64)
     for first in range(0, of_group, CHANNELS):
@@ -91,17 +105,16 @@ def join_groups(weight, bias, kept, units, channels, parts, of_part, places, of_
         for part in range(parts):
             at = (unit * parts + part) * channels + first_channel + first + block
             mean += _mean_of(kept, size, at, exists) * tl.minimum(of_part, places - part * of_part)
-    mean = (tl.sum(mean, 1) / n)[:, None]
+    mean = (tl.sum(mean, 1) * weight_of_place)[:, None]
     m2 = tl.zeros([1, CHANNELS], tl.float64)
     for first in range(0, of_group, CHANNELS):
         exists = first + block < of_group
         for part in range(parts):
             at = (unit * parts + part) * channels + first_channel + first + block
             off = tl.where(exists, _mean_of(kept, size, at, exists) - mean, 0.0)
-            m2 += tl.load(kept + 2 * size + at, mask=exists, other=0.0) + off * off * tl.minimum(
-                of_part, places - part * of_part
-            )
-    scale = (1 / tl.sqrt(tl.sum(m2, 1) / n + eps))[:, None]
+            m2 += tl.load(kept + 2 * size + at, mask=exists, other=0.0)
+            m2 += off * off * tl.minimum(of_part, places - part * of_part)
+    scale = _scale_of(tl.sum(m2, 1), weight_of_place, eps)[:, None]
     for first in range(0, of_group, CHANNELS):
         exists = first + block < of_group
         channel = first_channel + first + block
