@@ -15,7 +15,13 @@ from triton_device import DEVICE, EXAMPLES
 
 from imbdyn.ops import ClassLogits
 from imbdyn.ops._triton import alignment
-from imbdyn.ops.class_logits.triton import add_class_logits_triton, class_logits_triton, whole_config
+from imbdyn.ops.class_logits.triton import (
+    add_class_logits_triton,
+    class_logits_triton,
+    few_config,
+    whole_config,
+    wide_config,
+)
 
 implementation = import_module("imbdyn.ops.class_logits.triton")  # the package has a function of its own name
 
@@ -30,9 +36,11 @@ def deterministic(request: pytest.FixtureRequest) -> Iterator[bool]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(params=["whole", "wide"])
+@pytest.fixture(params=["few", "whole", "wide"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Whole rows, or rows as if they were wider than a block."""
+    """A row a thread where there are few classes, whole rows, or rows as if they were wider than a block."""
+    if request.param != "few":
+        monkeypatch.setattr(implementation, "FEW", 0)
     if request.param == "wide":
         monkeypatch.setattr(implementation, "WHOLE", 0)
     return str(request.param)
@@ -45,7 +53,7 @@ def read(case: Rows) -> ClassLogits:
 
 @pytest.mark.usefixtures("way", "deterministic")
 @settings(SETTINGS, max_examples=EXAMPLES)
-@given(row_cases(columns=None, classes=(1, 2, 3, 10, 31, 33, 100)))
+@given(row_cases(columns=None, classes=(1, 2, 3, 10, 16, 17, 33, 100)))
 def test_matches_reference(case: Rows) -> None:
     compare(read(case), case)
 
@@ -134,8 +142,7 @@ def test_a_captured_call_adds_at_every_replay() -> None:
     torch.testing.assert_close(sums, 3 * once, rtol=1e-14, atol=0)
 
 
-KERNELS = "imbdyn.ops.class_logits.triton_kernels"
-WIDE = "imbdyn.ops.class_logits.triton_wide"
+KERNELS = "imbdyn.ops.class_logits.triton"
 ELEMENTS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
 SHARED = 16 << 10  # what the warps of a program tell each other: sums of rows, never rows
 
@@ -155,16 +162,16 @@ def kernel(
     if "wide" in name:
         pointers["softmax"] = "*fp64" if dtype == torch.float64 else "*fp32"
     constants: dict[str, object] = {
-        "column_stride": 1,
         "label_stride": 1,
         "NUM_CLASSES": num_classes,
-        "ALIGN": alignment(dtype.itemsize, num_classes),
         "DETERMINISTIC": deterministic,
         **tile,
     }
+    if "few" not in name:
+        constants |= {"column_stride": 1, "ALIGN": alignment(dtype.itemsize, num_classes)}
     if not deterministic:
         constants |= dict.fromkeys(kept)
-    numbers = {"num_rows": "i32", "row_stride": "i32", "ignore_index": "i32"}
+    numbers = dict.fromkeys(("num_rows", "row_stride", "column_stride", "ignore_index"), "i32")
     return Kernel(name, pointers | kept | numbers, constants, {"num_warps": warps}, tuple(pointers))
 
 
@@ -172,13 +179,21 @@ def whole(num_classes: int, dtype: torch.dtype, *, deterministic: bool = False) 
     rows, classes, warps, _ = whole_config(num_classes, dtype)
     tile = {"CLASSES": classes, "ROWS": rows}
     kept = {"rows": "*fp64", "columns": "*fp64"}
-    return kernel(f"{KERNELS}:whole_rows", num_classes, dtype, tile, warps, kept, deterministic=deterministic)
+    return kernel(f"{KERNELS}_kernels:whole_rows", num_classes, dtype, tile, warps, kept, deterministic=deterministic)
+
+
+def few(num_classes: int, dtype: torch.dtype) -> Kernel:
+    rows, classes, warps, _ = few_config(num_classes, dtype)
+    tile = {"CLASSES": classes, "ROWS": rows}
+    return kernel(f"{KERNELS}_few:few_classes", num_classes, dtype, tile, warps, {})
 
 
 def wide(num_classes: int, dtype: torch.dtype) -> list[Kernel]:
+    along_rows, along_columns, rows, warps = wide_config(num_classes)
+    tiles = {"rows": {"CLASSES": along_rows}, "columns": {"CLASSES": along_columns, "ROWS": rows}}
     return [
-        kernel(f"{WIDE}:wide_rows", num_classes, dtype, {"CLASSES": 4096}, 8, {"rows": "*fp64"}),
-        kernel(f"{WIDE}:wide_columns", num_classes, dtype, {"CLASSES": 1024, "ROWS": 4}, 4, {"columns": "*fp64"}),
+        kernel(f"{KERNELS}_wide:wide_{along}", num_classes, dtype, tile, warps, {along: "*fp64"})
+        for along, tile in tiles.items()
     ]
 
 
@@ -189,25 +204,26 @@ def assert_fit(kernels: list[Kernel], target: str) -> None:
 
 
 def test_kernels_fit_into_registers() -> None:
-    assert_fit([whole(10, torch.float32), whole(1000, torch.bfloat16), *wide(130_000, torch.bfloat16)], "sm_90")
+    assert_fit([few(10, torch.float32), whole(1000, torch.bfloat16), *wide(130_000, torch.bfloat16)], "sm_90")
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_kernel_fits_into_registers(target: str, dtype: torch.dtype) -> None:
-    classes = (2, 10, 16, 100, 1000, 1024, 2048, 4096, 8192)
+    classes = (17, 100, 1000, 1024, 2048, 4096, 8192)
     kernels = [whole(c, dtype, deterministic=d) for c in classes for d in (False, True)]
+    kernels += [few(c, dtype) for c in (2, 10, 16)]
     sums = [
         Kernel(
-            f"{KERNELS}:sum_by_label",
+            f"{KERNELS}_sums:sum_by_label",
             {"labels": "*i64", "rows": "*fp64", "parts": "*fp64"}
             | dict.fromkeys(("num_rows", "num_parts", "label_stride", "ignore_index"), "i32"),
             {"NUM_CLASSES": 1000, "CLASSES": 8, "ROWS": 128},
             {"num_warps": 4},
         ),
         Kernel(
-            f"{KERNELS}:sum_parts",
+            f"{KERNELS}_sums:sum_parts",
             {"sums": "*fp64", "parts": "*fp64", "num_parts": "i32"},
             {"WIDTH": 7000, "BLOCK": 128},
             {"num_warps": 4},

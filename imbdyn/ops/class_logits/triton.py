@@ -7,12 +7,16 @@ import triton
 from torch import Tensor
 
 from imbdyn.ops._triton import alignment, launching_on, multiprocessors
-from imbdyn.ops.class_logits.triton_kernels import sum_by_label, sum_parts, whole_rows
+from imbdyn.ops.class_logits.triton_few import few_classes
+from imbdyn.ops.class_logits.triton_kernels import whole_rows
+from imbdyn.ops.class_logits.triton_sums import sum_by_label, sum_parts
 from imbdyn.ops.class_logits.triton_wide import wide_columns, wide_rows
 
+#: Classes up to which a row is a thread's.
+FEW = 16
 #: Classes up to which a row is held in registers.
 WHOLE = 8192
-#: Probabilities that are added in float32 before float64 takes over.
+#: Rows of a thread, or tiles of a program, that are added in float32 before float64 takes over.
 MOST_TILES = 64
 
 
@@ -26,16 +30,45 @@ def class_logits_triton(logits: Tensor, labels: Tensor, ignore_index: int) -> Te
 def add_class_logits_triton(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
     """Add what `class_logits_triton` returns to `sums`.
 
-    One launch for rows of at most `WHOLE` classes, two for wider ones. It ends in float64 atomics, in any order; where
-    torch.use_deterministic_algorithms asks for one order, parts are stored and summed by three more launches.
+    One launch for rows of at most WHOLE classes, two for wider ones. It ends in float64 atomics, in any order; where
+    torch.use_deterministic_algorithms asks for one order, parts are stored and summed by one to three more launches.
     """
     if not logits.shape[0]:
         return
     if not sums.is_contiguous():
         sums += class_logits_triton(logits, labels, ignore_index)
         return
+    num_classes = logits.shape[1]
+    add = _add_few if num_classes <= FEW else _add_whole if num_classes <= WHOLE else _add_wide
     with launching_on(logits):
-        (_add_whole if logits.shape[1] <= WHOLE else _add_wide)(sums, logits, labels, ignore_index)
+        add(sums, logits, labels, ignore_index)
+
+
+def _add_few(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
+    num_rows, num_classes = logits.shape
+    rows_of_tile, classes, warps, programs_of_processor = few_config(num_classes, logits.dtype)
+    tiles = triton.cdiv(num_rows, rows_of_tile)
+    programs = max(min(tiles, programs_of_processor * multiprocessors(logits.device)), triton.cdiv(tiles, MOST_TILES))
+    ordered = torch.are_deterministic_algorithms_enabled()
+    to = sums
+    if ordered:
+        to = torch.empty(programs, *sums.shape, dtype=torch.float64, device=sums.device)
+    few_classes[(programs,)](
+        logits,
+        labels,
+        to,
+        num_rows,
+        *logits.stride(),
+        labels.stride(0),
+        ignore_index,
+        num_classes,
+        classes,
+        rows_of_tile,
+        ordered,
+        num_warps=warps,
+    )
+    if ordered:
+        sum_parts[(triton.cdiv(sums.numel(), 32),)](sums, to, programs, sums.numel(), 32, num_warps=1)
 
 
 def _add_whole(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
@@ -73,14 +106,24 @@ def _add_wide(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -
     softmax = torch.empty(2, num_rows, dtype=accumulator(logits.dtype), device=logits.device)
     strides = (num_rows, logits.stride(0) // align, logits.stride(1), labels.stride(0), ignore_index)
     rows, columns = kept
+    along_rows, along_columns, rows_of_tile, warps = wide_config(num_classes)
     wide_rows[(num_rows,)](
-        logits, labels, sums, rows, softmax, *strides, num_classes, 4096, align, rows is not None,
-        num_warps=8,
-    )  # fmt: skip
-    wide_columns[(triton.cdiv(num_classes, 1024), splits)](
-        logits, labels, sums, softmax, columns, *strides, num_classes, 1024, 4, align,
-        rows is not None, num_warps=4,
-    )  # fmt: skip
+        logits, labels, sums, rows, softmax, *strides, num_classes, along_rows, align, rows is not None, num_warps=warps
+    )
+    wide_columns[(triton.cdiv(num_classes, along_columns), splits)](
+        logits,
+        labels,
+        sums,
+        softmax,
+        columns,
+        *strides,
+        num_classes,
+        along_columns,
+        rows_of_tile,
+        align,
+        columns is not None,
+        num_warps=warps,
+    )
     _sum_kept_parts(sums, labels, ignore_index, rows, columns)
 
 
@@ -107,6 +150,16 @@ def _sum_kept_parts(
     )
     sum_parts[(triton.cdiv(7 * num_classes, 128),)](sums, parts, splits, 7 * num_classes, 128)
     sum_parts[(triton.cdiv(num_classes, 128),)](sums[7], columns, columns.shape[0], num_classes, 128)
+
+
+def few_config(num_classes: int, dtype: torch.dtype) -> tuple[int, int, int, int]:  # noqa: ARG001
+    """Return rows of a tile, classes rounded up to a power of two, warps, and programs for each multiprocessor."""
+    return 32, triton.next_power_of_2(num_classes), 1, 12
+
+
+def wide_config(num_classes: int) -> tuple[int, int, int, int]:
+    """Return classes at a time along rows, then along columns, rows at a time there, and warps of both."""
+    return min(4096, triton.next_power_of_2(num_classes)), min(1024, triton.next_power_of_2(num_classes)), 4, 8
 
 
 def whole_config(num_classes: int, dtype: torch.dtype) -> tuple[int, int, int, int]:

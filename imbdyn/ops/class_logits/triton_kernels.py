@@ -5,6 +5,8 @@ confidence = e_y / s, margin = z_y - max_{k != y} z_k. The label's logit is read
 then neither the margin nor the sums of p over rows of other classes have to leave it out a second time.
 """
 
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"  # what Triton compiles has no types of Python
+
 from __future__ import annotations
 
 import triton
@@ -59,6 +61,29 @@ def add_columns(sums, columns, part, k, total, NUM_CLASSES: tl.constexpr, DETERM
         tl.atomic_add(sums + 7 * NUM_CLASSES + k, total, mask=k < NUM_CLASSES, sem="relaxed")
 
 
+@triton.jit
+def read_rows(others, z_y, k, y, NONE: tl.constexpr, AXIS: tl.constexpr):
+    """Return p of the others and loss, margin, confidence, prediction of rows that lie along AXIS.
+
+    `others` are their logits with -inf at the label, `k` the classes; no class is as large as NONE.
+    """
+    best_other = tl.max(others, AXIS)
+    m = tl.maximum(best_other, z_y)
+    e = tl.exp(others - tl.expand_dims(m, AXIS))
+    e_y = tl.exp(z_y - m)
+    s = tl.sum(e, AXIS) + e_y
+    first_best = tl.min(tl.where(others == tl.expand_dims(m, AXIS), k, NONE), AXIS)
+    prediction = tl.where(z_y == m, tl.minimum(first_best, y), first_best)
+    p = e * tl.expand_dims(1 / s, AXIS)
+    if tl.max((s != s).to(tl.int32), 0) > 0:  # a row holds NaN or +inf, or nothing but -inf
+        p = tl.where(k == tl.expand_dims(y, AXIS), 0.0, p)
+        first_nan = tl.min(tl.where(others != others, k, NONE), AXIS)
+        best_other = tl.where(first_nan < NONE, float("nan"), best_other)
+        first_nan = tl.where(z_y != z_y, tl.minimum(first_nan, y), first_nan)
+        prediction = tl.where(first_nan < NONE, first_nan, prediction)
+    return p, tl.log(s) - (z_y - m), z_y - best_other, e_y / s, prediction
+
+
 @triton.jit(do_not_specialize=["num_rows", "ignore_index"])
 def whole_rows(
     logits, labels, sums, rows, columns, num_rows, row_stride, column_stride, label_stride, ignore_index,
@@ -81,82 +106,9 @@ def whole_rows(
         at = start[:, None] + k.to(tl.int64) * column_stride
         z = tl.load(at, mask=counts[:, None] & (k < NUM_CLASSES), other=-float("inf")).to(REAL)
         others = tl.where(k == y[:, None], -float("inf"), z)
-
-        best_other = tl.max(others, 1)
-        m = tl.maximum(best_other, z_y)
-        e = tl.exp(others - m[:, None])
-        e_y = tl.exp(z_y - m)
-        s = tl.sum(e, 1) + e_y
-        first_best = tl.min(tl.where(others == m[:, None], k, CLASSES), 1)
-        prediction = tl.where(z_y == m, tl.minimum(first_best, y), first_best)
-        p = e * (1 / s)[:, None]
-        if tl.max((s != s).to(tl.int32), 0) > 0:  # a row holds NaN or +inf, or nothing but -inf
-            p = tl.where(k == y[:, None], 0.0, p)
-            first_nan = tl.min(tl.where(others != others, k, CLASSES), 1)
-            best_other = tl.where(first_nan < CLASSES, float("nan"), best_other)
-            first_nan = tl.where(z_y != z_y, tl.minimum(first_nan, y), first_nan)
-            prediction = tl.where(first_nan < CLASSES, first_nan, prediction)
+        p, loss, margin, confidence, prediction = read_rows(others, z_y, k, y, CLASSES, 1)
         total += p
-        add_rows(
-            sums, rows, n, counts, y, tl.log(s) - (z_y - m), z_y - best_other, e_y / s, prediction, num_rows,
-            NUM_CLASSES, DETERMINISTIC,
-        )  # fmt: skip
+        add_rows(sums, rows, n, counts, y, loss, margin, confidence, prediction, num_rows, NUM_CLASSES, DETERMINISTIC)
     # float64 before the rows of a tile are added: each has had its sum of at most MOST_TILES terms in float32
     total = tl.sum(total.to(tl.float64), 0)
     add_columns(sums, columns, tl.program_id(0), tl.arange(0, CLASSES), total, NUM_CLASSES, DETERMINISTIC)
-
-
-@triton.jit(do_not_specialize=["num_rows", "ignore_index", "num_parts"])
-def sum_by_label(
-    labels, rows, parts, num_rows, num_parts, label_stride, ignore_index,
-    NUM_CLASSES: tl.constexpr, CLASSES: tl.constexpr, ROWS: tl.constexpr,
-):  # fmt: skip
-    """Sum the rows that `add_rows` has left, in their order, to `parts` [num_parts, 7, C]."""
-    part = tl.program_id(1)
-    k = tl.program_id(0) * CLASSES + tl.arange(0, CLASSES)
-    tiles = tl.cdiv(num_rows, ROWS)
-    count = tl.zeros([CLASSES], tl.float64)
-    loss = tl.zeros([CLASSES], tl.float64)
-    correct = tl.zeros([CLASSES], tl.float64)
-    margin = tl.zeros([CLASSES], tl.float64)
-    confidence = tl.zeros([CLASSES], tl.float64)
-    predicted = tl.zeros([CLASSES], tl.float64)
-    positive = tl.zeros([CLASSES], tl.float64)
-    for tile in range(part, tiles, num_parts):
-        n = rows_of(tile, ROWS)
-        counts, y = counted_labels(labels, n, num_rows, label_stride, ignore_index, NUM_CLASSES)
-        of_loss = tl.load(rows + n, mask=counts, other=0.0)
-        of_margin = tl.load(rows + num_rows + n, mask=counts, other=0.0)
-        of_confidence = tl.load(rows + 2 * num_rows + n, mask=counts, other=0.0)
-        prediction = tl.load(rows + 3 * num_rows + n, mask=counts, other=-1.0).to(tl.int32)
-        of_class = counts[:, None] & (y[:, None] == k[None, :])
-        predicts = prediction[:, None] == k[None, :]
-        count += tl.sum(tl.where(of_class, 1.0, 0.0).to(tl.float64), 0)
-        loss += tl.sum(tl.where(of_class, of_loss[:, None], 0.0), 0)
-        correct += tl.sum(tl.where(of_class & predicts, 1.0, 0.0).to(tl.float64), 0)
-        margin += tl.sum(tl.where(of_class, of_margin[:, None], 0.0), 0)
-        confidence += tl.sum(tl.where(of_class, of_confidence[:, None], 0.0), 0)
-        predicted += tl.sum(tl.where(predicts, 1.0, 0.0).to(tl.float64), 0)
-        positive += tl.sum(tl.where(of_class, 1 - of_confidence[:, None], 0.0), 0)
-    to = parts + part.to(tl.int64) * 7 * NUM_CLASSES + k
-    exists = k < NUM_CLASSES
-    tl.store(to, count, mask=exists)
-    tl.store(to + NUM_CLASSES, loss, mask=exists)
-    tl.store(to + 2 * NUM_CLASSES, correct, mask=exists)
-    tl.store(to + 3 * NUM_CLASSES, margin, mask=exists)
-    tl.store(to + 4 * NUM_CLASSES, confidence, mask=exists)
-    tl.store(to + 5 * NUM_CLASSES, predicted, mask=exists)
-    tl.store(to + 6 * NUM_CLASSES, positive, mask=exists)
-
-
-@triton.jit(do_not_specialize=["num_parts"])
-def sum_parts(sums, parts, num_parts, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """Add `parts` [num_parts, WIDTH] in their order to `sums` [WIDTH]."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    exists = i < WIDTH
-    total = tl.load(sums + i, mask=exists, other=0.0)
-    at = parts + i
-    for _ in range(num_parts):
-        total += tl.load(at, mask=exists, other=0.0)
-        at += WIDTH
-    tl.store(sums + i, total, mask=exists)
