@@ -15,6 +15,7 @@
 #include "cpu/parameter_norms.h"
 #if defined(IMBDYN_HAS_CUDA)
 #include "cuda/class_moments.h"
+#include "cuda/parameter_norms.h"
 #endif
 #include "trace/bindings.h"
 
@@ -159,6 +160,13 @@ void bind_class_moments_cuda(std::uintptr_t features, int type, std::int64_t row
                      pointer<const std::int64_t>(order), pointer<const std::int64_t>(start), num_classes,
                      pointer<void>(mean), pointer<void>(m2), pointer<void>(stream));
 }
+
+void bind_parameter_norms_cuda(std::uintptr_t table, std::int64_t chunks, std::int64_t tensors, std::int64_t rows,
+                               std::uintptr_t partial, std::uintptr_t out, std::uintptr_t rows_out,
+                               std::uintptr_t stream) {
+  parameter_norms_cuda({pointer<const std::int64_t>(table), chunks, tensors, rows}, pointer<double>(partial),
+                       pointer<double>(out), pointer<double>(rows_out), pointer<void>(stream));
+}
 #endif
 
 std::string compiler() {
@@ -190,6 +198,7 @@ PYBIND11_MODULE(_C, m) {
   m.attr("compiler") = compiler();
 #if defined(IMBDYN_HAS_CUDA)
   m.def("class_moments_cuda", &bind_class_moments_cuda, py::call_guard<py::gil_scoped_release>());
+  m.def("parameter_norms_cuda", &bind_parameter_norms_cuda, py::call_guard<py::gil_scoped_release>());
   m.attr("has_cuda") = true;
 #else
   m.attr("has_cuda") = false;

@@ -150,6 +150,11 @@ def class_moments_cuda(
     /,
 ) -> None: ...
 
+# The table is that of csrc/cuda/parameter_norms.h, `partial` memory for four float64 a chunk.
+def parameter_norms_cuda(
+    table: int, chunks: int, tensors: int, rows: int, partial: int, out: int, rows_out: int, stream: int, /
+) -> None: ...
+
 # The rows of one commit, as imbdyn/trace/_commit_rows.py has them in Python.
 class CommitRows:
     # A table: where its nodes and buffers lie in `metadata`, and name, kind (a number of csrc/trace/commit.h) and
