@@ -150,10 +150,11 @@ class Monitor:
         """Return the context in which one (micro-)batch with these labels runs: forward and, in training, backward.
 
         Args:
-            labels: int64 [N], each in 0..num_classes-1 or `ignore_index`, in the order of the model's output; they may be
-                on the CPU while the model is on a GPU. Or soft, floating point [N, C], as mixup, CutMix and distillation have them: not negative, and not all zero in a
+            labels: int64 [N], each in 0..num_classes-1 or `ignore_index`, in the order of the model's output. Or soft,
+                floating point [N, C], as mixup, CutMix and distillation have them: not negative, and not all zero in a
                 row. Of each sample's gradient every class then gets the share of its weight in the row; loss, accuracy
                 and the other rates of a class, and its counts, are those of the samples whose heaviest class it is.
+                They may be on the CPU while the model is on a GPU.
 
         Raises:
             TypeError: if `labels` is neither of these.

@@ -194,10 +194,9 @@ def test_forward_and_backward_on_a_side_stream_and_the_step_on_the_default(tmp_p
             optimizer.zero_grad()
             with nobody_waits(step >= LEARNING):
                 side.wait_stream(default)
-                with monitor.batch(y):
-                    with torch.cuda.stream(side):
-                        torch.cuda._sleep(1_000_000)  # what is read too early would be of the step before
-                        F.cross_entropy(model(x), y).backward()
+                with monitor.batch(y), torch.cuda.stream(side):
+                    torch.cuda._sleep(1_000_000)  # what is read too early would be of the step before
+                    F.cross_entropy(model(x), y).backward()
                 default.wait_stream(side)
                 optimizer.step()
     aside = imbdyn.open_trace(tmp_path / "side")
