@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,23 +35,18 @@ from imbdyn.trace import TraceWriter
 TRAIN_EVAL = "train_eval"
 
 
+@dataclass
 class SampledStep:
-    """A sampled step on its way to the trace: its rows share what its gradients turn out to be.
+    """A sampled step on its way to the trace: its rows share what its gradients turn out to be."""
 
-    Args:
-        number: of the step.
-        reading: of its gradients.
-        plan: what is known of the model.
-        missed: told of parameters of which nothing was seen.
-    """
-
-    def __init__(self, number: int, reading: GradientReading, plan: Plan, missed: Callable[[list[str]], None]) -> None:
-        self.number = number
-        self.reading = reading
-        self.plan = plan
-        self.missed = missed
-        self.gradients: Gradients | None = None
-        """None until they have come, and of a step that the optimizer has left out."""
+    number: int
+    """Of the step."""
+    reading: GradientReading
+    plan: Plan
+    missed: Callable[[list[str]], None]
+    """Told of parameters of which nothing was seen."""
+    gradients: Gradients | None = None
+    """None until they have come, and of a step that the optimizer has left out."""
 
 
 class Recorder:
@@ -332,8 +328,10 @@ class Recorder:
 
     def close(self, status: Status) -> None:
         """End the trace."""
-        self._update_run(**self._state(wait=True))
-        self._writer.close(status)
+        try:
+            self._update_run(**self._state(wait=True))
+        finally:  # a GPU that has failed gives no numbers any more
+            self._writer.close(status)
 
     def _state(self, *, wait: bool = False) -> dict[str, Any]:
         """Return the fields of run.json that change while the run goes on."""

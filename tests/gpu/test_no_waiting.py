@@ -194,11 +194,10 @@ def test_forward_and_backward_on_a_side_stream_and_the_step_on_the_default(tmp_p
             optimizer.zero_grad()
             with nobody_waits(step >= LEARNING):
                 side.wait_stream(default)
-                with monitor.batch(y):
-                    with torch.cuda.stream(side):
-                        torch.cuda._sleep(1_000_000)  # what is read too early would be of the step before
-                        F.cross_entropy(model(x), y).backward()
-                    default.wait_stream(side)
+                with monitor.batch(y), torch.cuda.stream(side):
+                    torch.cuda._sleep(1_000_000)  # what is read too early would be of the step before
+                    F.cross_entropy(model(x), y).backward()
+                default.wait_stream(side)
                 optimizer.step()
     aside = imbdyn.open_trace(tmp_path / "side")
     assert_whole(aside)
@@ -226,7 +225,7 @@ def test_the_host_is_through_a_sampled_step_while_the_gpu_is_still_before_it(tmp
     trace = imbdyn.open_trace(tmp_path / "run")
     assert trace.steps.step.tolist() == [1, 3, 6, 9, 12]
     slow = trace.steps.set_index("step").step_seconds
-    assert slow[12] > 0.1 > slow[6], "steps are timed on the GPU, which slept in the last ones"
+    assert slow[12] > 0.25 > slow[6], "steps are timed on the GPU, which slept in the last ones"
 
 
 def test_autocast_and_a_grad_scaler_with_a_fused_optimizer(network: nn.Module, tmp_path: Path) -> None:
