@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from imbdyn.monitor.class_grams import GramsToCome
 from imbdyn.monitor.classes import Classes
 from imbdyn.monitor.parts import (
     Numbers,
@@ -21,6 +20,7 @@ from imbdyn.monitor.parts import (
     gram_of_linear,
     gram_of_normalisation,
 )
+from imbdyn.monitor.streams import Streams
 from imbdyn.taps import Again, Layout, NotCovered, Part, Plan, Source, Use, WatchedBatch
 
 #: As long as nobody knows how many micro-batches a step has, so much is held for the case that there are several.
@@ -28,30 +28,6 @@ HELD_AT_FIRST = 1 << 24
 #: Micro-batches of a step join into one problem while the output gradients held for it stay below this; class gradients
 #: that have to be made themselves are made up to this size.
 MEMORY_BOUND = 1 << 30
-
-
-@dataclass(frozen=True)
-class ClassGrams:
-    """The class gradients of one step, of the K classes that are present and the P parameters that are covered."""
-
-    parameters: list[str]
-    class_ids: NDArray[np.int64]
-    """[K], ascending."""
-    count: NDArray[np.float64]
-    """[K], samples of the step's batches that were read."""
-    gram: NDArray[np.float64]
-    """[P, G, G]: G = K, or K + 1 where samples count nowhere, the last group."""
-    sample_norm_sq: NDArray[np.float64]
-    """[P, G]; NaN where the samples' own gradients were not made."""
-
-    def times(self, scale: float) -> ClassGrams:
-        """Return the Gram matrices of `scale` times these class gradients."""
-        return replace(self, gram=self.gram * scale**2, sample_norm_sq=self.sample_norm_sq * scale**2)
-
-    def of_classes(self) -> ClassGrams:
-        """Return the same without the samples that count nowhere."""
-        k = len(self.class_ids)
-        return replace(self, gram=self.gram[:, :k, :k], sample_norm_sq=self.sample_norm_sq[:, :k])
 
 
 @dataclass
@@ -87,6 +63,7 @@ class StepGradients:
         self._made: dict[str, Numbers] = {}
         self._classes: Classes | None = None
         self._held_bytes = 0
+        self._streams = Streams()
 
     @property
     def batches(self) -> int:
@@ -108,6 +85,7 @@ class StepGradients:
 
     def watch(self, labels: Tensor) -> WatchedBatch:
         """Return a micro-batch whose uses come here."""
+        self._streams.follow(labels)
         batch = WatchedBatch(labels, self._plan, self._take)
         self._watched.append(batch)
         return batch
@@ -146,8 +124,9 @@ class StepGradients:
         """Whether an output gradient came in bfloat16 or float16, as under autocast."""
         return any(watched.reduced_precision for watched in self._watched)
 
-    def grams(self, parameters: list[str]) -> ClassGrams:
+    def grams(self, parameters: list[str]) -> GramsToCome:
         """Return the Gram matrices of those of `parameters` that can be read, over all micro-batches and all uses."""
+        self._streams.follow(self._watched[0].labels)
         classes = self._known_classes()
         found: dict[str, Numbers] = {}
         for name in parameters:
@@ -158,15 +137,17 @@ class StepGradients:
             except Exception as error:  # a part may be a user's rule's: the other parameters are read all the same
                 self._plan.refuse((name,), f"its parts failed: {type(error).__name__}: {error}")
         groups = classes.groups
-        return ClassGrams(
+        return GramsToCome(
             list(found),
+            self._num_classes,
             classes.ids,
             classes.count,
-            torch.stack([gram for gram, _ in found.values()]).cpu().numpy() if found else np.zeros((0, groups, groups)),
-            torch.stack([norms for _, norms in found.values()]).cpu().numpy() if found else np.zeros((0, groups)),
+            torch.stack([gram for gram, _ in found.values()]) if found else torch.zeros(0, groups, groups),
+            torch.stack([norms for _, norms in found.values()]) if found else torch.zeros(0, groups),
         )
 
     def _take(self, batch: WatchedBatch, use: Use) -> None:
+        self._streams.follow(use.grad_output)
         index = self._watched.index(batch)
         names = use.site.parameters
         if batch.size == 0:
@@ -217,7 +198,8 @@ class StepGradients:
 
     def _numbers(self, name: str, held: list[_Held], classes: Classes) -> Numbers:
         if not held:
-            return torch.zeros(classes.groups, classes.groups), torch.zeros(classes.groups)
+            nothing = classes.count.new_zeros(classes.groups, classes.groups, dtype=torch.float64)
+            return nothing, nothing.sum(0)
         pieces: dict[int, list[Piece]] = defaultdict(list)
         for piece in held:
             labels = classes.labels[piece.batch]

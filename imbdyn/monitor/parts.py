@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imbdyn.monitor import arrivals
 from imbdyn.monitor.classes import spread
 from imbdyn.ops import (
     NormGradients,
@@ -96,24 +97,23 @@ def class_gradients(piece: Piece, groups: int) -> Tensor:
         images, labels = _images(part, piece)
         padded = F.pad(images.input, [side for sides in reversed(images.padding) for side in sides])
         geometry = (images.kernel_size, images.stride, images.dilation, images.groups)
-        of_groups = [labels == group for group in range(groups)]
-        return torch.stack(
-            [weight_gradient(padded[which], images.grad_output[which], *geometry).flatten() for which in of_groups]
-        )
+        of_groups = [_rows_of(labels, group, padded, images.grad_output) for group in range(groups)]
+        return torch.stack([weight_gradient(x, dy, *geometry).flatten() for x, dy in of_groups])
     if isinstance(part, Lookup):
         places, d_NLD, labels = _lookup([piece])
-        slot = labels[:, None] * part.num_rows + places
-        gradient = d_NLD.new_zeros(groups * part.num_rows, d_NLD.shape[-1])
-        gradient.index_add_(0, slot[places >= 0], d_NLD[places >= 0])
-        return gradient.view(groups, -1)
+        nowhere = groups * part.num_rows  # a row for what goes nowhere, since to select the others would wait on a GPU
+        slot = torch.where(places >= 0, labels[:, None] * part.num_rows + places, nowhere)
+        gradient = d_NLD.new_zeros(nowhere + 1, d_NLD.shape[-1])
+        gradient.index_add_(0, slot.flatten(), d_NLD.flatten(0, 1))
+        return gradient[:nowhere].reshape(groups, -1)
     x_NLI, d_NLO, labels = _broadcast([piece]) if isinstance(part, Broadcast | Normalised) else _rows([piece])
     if x_NLI is None:
         d_NP = d_NLO[:, 0]
         return d_NP.new_zeros(groups, d_NP.shape[1]).index_add_(0, labels, d_NP)
     gradients = []
     for group in range(groups):
-        rows = labels == group
-        gradient = d_NLO[rows].flatten(0, 1).T @ x_NLI[rows].flatten(0, 1)
+        x, dy = _rows_of(labels, group, x_NLI, d_NLO)
+        gradient = dy.flatten(0, 1).T @ x.flatten(0, 1)
         gradients.append((gradient.T if isinstance(part, Rows) and part.transposed else gradient).flatten())
     return torch.stack(gradients)
 
@@ -294,6 +294,14 @@ def _of_group(piece: Piece, group: int) -> Tensor:
     if batch == 1:
         return dy * share.to(dy.dtype)
     return dy * along.view(-1, *[1] * (dy.dim() - layout.axis - 1))
+
+
+def _rows_of(labels: Tensor, group: int, *tensors: Tensor) -> list[Tensor]:
+    """Return the entries of a group of tensors [N, ...]; on a GPU all entries, the others set to 0: nothing waits."""
+    own = labels == group
+    if arrivals.may_look(labels):
+        return [t[own] for t in tensors]
+    return [torch.where(own.view(-1, *[1] * (t.dim() - 1)), t, 0) for t in tensors]
 
 
 def _numbered(labels: list[Tensor], lengths: list[int]) -> Tensor:

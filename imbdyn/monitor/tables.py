@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
+from imbdyn.monitor.class_grams import ClassGrams
 from imbdyn.monitor.evaluation import Collapse
-from imbdyn.monitor.gradients import ClassGrams
 from imbdyn.ops import ClassLogits
 from imbdyn.statistics import class_gradients
 from imbdyn.statistics.features import FeatureSummary, pair_cosines

@@ -1,6 +1,6 @@
 """The five op families. Each has one public function, one float64 reference and one `torch.library` name."""
 
-from imbdyn.ops.class_gram import ClassGram, class_gram, class_gram_conv, class_gram_linear
+from imbdyn.ops.class_gram import ClassGram, class_gram, class_gram_conv, class_gram_linear, class_gram_samples
 from imbdyn.ops.class_logits import ClassLogits, add_class_logits, class_logits
 from imbdyn.ops.class_moments import ClassMoments, add_class_moments, class_moments
 from imbdyn.ops.norm_gradients import NormGradients, norm_gradients, norm_gradients_rows
@@ -17,6 +17,7 @@ __all__ = [
     "class_gram",
     "class_gram_conv",
     "class_gram_linear",
+    "class_gram_samples",
     "class_logits",
     "class_moments",
     "norm_gradients",

@@ -36,9 +36,9 @@ def offer(op: str, name: str, functions: Mapping[str, str]) -> None:
     module = f"imbdyn.ops.{op}.{name}"
     for each, function in functions.items():
         if each == op:
-            implement(op, name, "cuda", detail, _imported_on_call(module, function))
+            implement(op, name, "cuda", detail, imported_on_call(module, function))
         else:
-            register(each, "cuda", _imported_on_call(module, function))
+            register(each, "cuda", imported_on_call(module, function))
 
 
 def _why_not(name: str) -> str | None:
@@ -52,7 +52,7 @@ def _why_not(name: str) -> str | None:
     return None
 
 
-def _imported_on_call(module: str, name: str) -> Callable[..., Any]:
+def imported_on_call(module: str, name: str) -> Callable[..., Any]:
     """Return a function of a module that is imported when it is first called: Triton takes its time."""
     found: list[Callable[..., Any]] = []
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -10,4 +12,4 @@ pytest.importorskip("triton", reason="Triton comes with GPU builds of torch, and
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 #: The interpreter runs a block at a time in NumPy: a tenth of the examples takes it as long as a GPU takes for all.
-EXAMPLES = 150 if DEVICE == "cuda" else 15
+EXAMPLES = int(os.environ.get("IMBDYN_EXAMPLES", 150 if DEVICE == "cuda" else 15))

@@ -16,6 +16,7 @@ from imbdyn.ops.class_gram.cpu import register as register_cpu
 from imbdyn.ops.class_gram.geometry import Padding, check_convolution, check_samples
 from imbdyn.ops.class_gram.portable import class_gram_linear_portable, class_gram_portable
 from imbdyn.ops.class_gram.portable_convolution import class_gram_conv_portable
+from imbdyn.ops.class_gram.samples import class_gram_samples_portable
 
 
 class ClassGram(NamedTuple):
@@ -154,6 +155,32 @@ def class_gram_conv(
     )
 
 
+def class_gram_samples(
+    gradients: Sequence[Tensor], labels: Tensor, num_classes: int, *, ignore_index: int = IGNORE_INDEX
+) -> ClassGram:
+    """Compute `class_gram` of M parameters from their samples' gradients, G_c = sum over samples i of class c of g_i.
+
+    For what is small and many: biases, scales, positions. One launch for all of them on a GPU.
+
+    Args:
+        gradients: M matrices [N, P_m], a row a sample.
+        labels: int64 [N], class of each sample, in 0..num_classes-1 or `ignore_index`.
+        num_classes: C, at least 1.
+        ignore_index: label of samples that count nowhere.
+
+    Returns:
+        gram float64 [M, C, C] and sample_norm_sq float64 [M, C].
+
+    Raises:
+        ValueError: if shapes disagree, there is no class or a label is out of range (the message names the row).
+        TypeError: if a dtype is wrong.
+    """
+    for i, gradient in enumerate(gradients):
+        check_rows(f"gradients[{i}]", gradient, labels)
+    check_num_classes(num_classes)
+    return ClassGram(*_CLASS_GRAM_SAMPLES([without_graph(g) for g in gradients], labels, num_classes, ignore_index))
+
+
 def _check(inputs: Tensor, grad_outputs: Tensor, labels: Tensor, num_classes: int, samples: Tensor | None) -> None:
     if inputs.dim() == 3:
         check_samples(inputs, grad_outputs, labels, samples)
@@ -184,6 +211,16 @@ def _fake_linear(
     return _fake(inputs, grad_outputs, labels, num_classes) + _fake(inputs, grad_outputs, labels, num_classes)
 
 
+def _fake_samples(
+    gradients: list[Tensor], labels: Tensor, num_classes: int, _ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    of_each = (len(gradients), num_classes)
+    return (
+        labels.new_empty((*of_each, num_classes), dtype=torch.float64),
+        labels.new_empty(of_each, dtype=torch.float64),
+    )
+
+
 _ROWS = "Tensor inputs, Tensor grad_outputs, Tensor labels, int num_classes"
 _OPTIONS = "int ignore_index, bool sample_norms=True"
 _CLASS_GRAM = define(f"class_gram({_ROWS}, Tensor? samples, {_OPTIONS}) -> (Tensor, Tensor)", _fake)
@@ -195,9 +232,14 @@ _CLASS_GRAM_CONV = define(
     "-> (Tensor, Tensor)",
     _fake,
 )
+_CLASS_GRAM_SAMPLES = define(
+    "class_gram_samples(Tensor[] gradients, Tensor labels, int num_classes, int ignore_index) -> (Tensor, Tensor)",
+    _fake_samples,
+)
 implement("class_gram", "portable", "any", "plain torch: gram way or direct way, by shape", class_gram_portable)
 register_second("class_gram_linear", "any", class_gram_linear_portable)
 register_second("class_gram_conv", "any", class_gram_conv_portable)
+register_second("class_gram_samples", "any", class_gram_samples_portable)
 register_cpu()
 offer(
     "class_gram",

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from imbdyn.ops._gpu import offer
 from imbdyn.ops._library import define, implement
 from imbdyn.ops.parameter_norms.cpu import register as register_cpu
 from imbdyn.ops.parameter_norms.reference import parameter_norms_reference
@@ -88,3 +89,4 @@ _PARAMETER_NORMS = define(
 )
 implement("parameter_norms", "reference", "any", "plain torch, float64", parameter_norms_reference)
 register_cpu()
+offer("parameter_norms", "triton", {"parameter_norms": "parameter_norms_triton"})

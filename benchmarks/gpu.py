@@ -1,0 +1,151 @@
+"""Runs the parts of benchmarks/gpu.sh, each as a process of its own, and joins what they found in one JSON.
+
+parity      the op tests of Triton and CUDA C++, and tests/gpu, on the GPU
+ops         benchmarks/gpu_ops.py
+steps       benchmarks/gpu_steps.py
+sanitizer   a few examples of each parity test under compute-sanitizer's memcheck
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import triton
+
+from imbdyn.bench.report import report
+
+ROOT = Path(__file__).parents[1]
+
+#: Seconds after which a part is stopped; what it has written until then counts. 450 together.
+LIMITS = {"parity": 110, "ops": 90, "steps": 190, "sanitizer": 60}
+
+
+def run(part: str, command: Sequence[str], log: Path, **environment: str) -> tuple[int, float]:
+    """Run a part; return its exit status, 124 if it was stopped, and its seconds. Its output goes to the log."""
+    started = time.perf_counter()
+    with log.open("w") as out:
+        try:
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                timeout=LIMITS[part],
+                env=os.environ | environment,
+                check=False,
+            )
+            status = done.returncode
+        except subprocess.TimeoutExpired:
+            status = 124
+    return status, time.perf_counter() - started
+
+
+def op_tests() -> list[str]:
+    found = sorted(ROOT.glob("tests/ops/test_*_triton.py")) + sorted(ROOT.glob("tests/ops/test_*_cuda.py"))
+    return [str(path.relative_to(ROOT)) for path in found]
+
+
+def counted(junit: Path) -> dict[str, dict[str, int]]:
+    """Return passed, failed and skipped tests by `op/implementation` (or the name of another test file)."""
+    counts: dict[str, dict[str, int]] = {}
+    for case in ElementTree.parse(junit).getroot().iter("testcase"):
+        name = case.attrib["classname"].rpartition(".")[2]
+        op_test = re.fullmatch(r"test_(\w+)_(triton|cuda)", name)
+        of_file = counts.setdefault(
+            f"{op_test[1]}/{op_test[2]}" if op_test else name, {"passed": 0, "failed": 0, "skipped": 0}
+        )
+        outcome = {"failure": "failed", "error": "failed", "skipped": "skipped"}
+        kinds = {outcome[child.tag] for child in case if child.tag in outcome}
+        of_file["failed" if "failed" in kinds else "skipped" if "skipped" in kinds else "passed"] += 1
+    return counts
+
+
+def parity(folder: Path) -> object:
+    junit = folder / "parity.xml"
+    tests = [*op_tests(), *(["tests/gpu"] if (ROOT / "tests" / "gpu").is_dir() else [])]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "6", f"--junitxml={junit}", *tests]
+    status, seconds = run("parity", command, folder / "parity.log")
+    print((folder / "parity.log").read_text()[-3000:])
+    return {"exit": status, "seconds": seconds, **(counted(junit) if junit.exists() else {})}
+
+
+def ops(folder: Path) -> object:
+    found = folder / "ops.json"
+    command = [sys.executable, "benchmarks/gpu_ops.py", "--json", str(found), "--others"]
+    status, seconds = run("ops", command, folder / "ops.log")
+    print((folder / "ops.log").read_text()[-9000:])
+    return {"exit": status, "seconds": seconds, **(json.loads(found.read_text()) if found.exists() else {})}
+
+
+def steps(folder: Path) -> object:
+    found = folder / "steps.json"
+    status, seconds = run(
+        "steps", [sys.executable, "benchmarks/gpu_steps.py", "--json", str(found)], folder / "steps.log"
+    )
+    print((folder / "steps.log").read_text()[-4000:])
+    return {"exit": status, "seconds": seconds, **(json.loads(found.read_text()) if found.exists() else {})}
+
+
+def sanitizer(folder: Path) -> object:
+    tool = shutil.which("compute-sanitizer")
+    if tool is None:
+        return {"exit": None, "why_not": "compute-sanitizer is not installed"}
+    command = [tool, "--tool=memcheck", "--error-exitcode=9", "--target-processes=all", sys.executable, "-m", "pytest"]
+    command += ["-q", "-x", "-p", "no:cacheprovider", "-k", "not compile", *op_tests()]
+    status, seconds = run("sanitizer", command, folder / "sanitizer.log", IMBDYN_EXAMPLES="2")
+    text = (folder / "sanitizer.log").read_text()
+    print(text[-2500:])
+    return {"exit": status, "seconds": seconds, "summary": re.findall(r"ERROR SUMMARY: .*", text)[-1:]}
+
+
+PARTS = {"parity": parity, "ops": ops, "steps": steps, "sanitizer": sanitizer}
+
+
+def commit() -> str | None:
+    """Return the commit that is measured; None outside of a repository."""
+    describe = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or os.environ.get("IMBDYN_COMMIT")
+
+
+def driver() -> str:
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    options = parser.parse_args()
+    folder = options.folder.resolve()
+    gpu = torch.cuda.get_device_name()
+    results: dict[str, object] = {
+        "gpu": gpu,
+        "driver": driver(),
+        "cuda": torch.version.cuda,
+        "triton": triton.__version__,
+        "commit": commit(),
+    }
+    name = re.sub(r"\W+", "_", gpu.removeprefix("NVIDIA ")).lower()
+    target = folder / f"gpu_{name}.json"
+    for part in options.parts or PARTS:
+        print(f"===== {part}", flush=True)
+        results[part] = PARTS[part](folder)
+        target.write_text(json.dumps(report(**results), indent=1) + "\n")
+    print(f"written: {target}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""class_logits in Triton, for GPUs: logits are read once (rows wider than a block twice, see triton_wide.py)."""
+
+from __future__ import annotations
+
+import torch
+import triton
+from torch import Tensor
+
+from imbdyn.ops._triton import alignment, launching_on, multiprocessors
+from imbdyn.ops.class_logits.triton_kernels import sum_by_label, sum_parts, whole_rows
+from imbdyn.ops.class_logits.triton_wide import wide_columns, wide_rows
+
+#: Classes up to which a row is held in registers.
+WHOLE = 8192
+#: Probabilities that are added in float32 before float64 takes over.
+MOST_TILES = 64
+
+
+def class_logits_triton(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    """Return float64 [8, C], one row a field of `imbdyn.ops.ClassLogits`, in that order."""
+    sums = torch.zeros(8, logits.shape[1], dtype=torch.float64, device=logits.device)
+    add_class_logits_triton(sums, logits, labels, ignore_index)
+    return sums
+
+
+def add_class_logits_triton(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
+    """Add what `class_logits_triton` returns to `sums`.
+
+    One launch for rows of at most `WHOLE` classes, two for wider ones. It ends in float64 atomics, in any order; where
+    torch.use_deterministic_algorithms asks for one order, parts are stored and summed by three more launches.
+    """
+    if not logits.shape[0]:
+        return
+    if not sums.is_contiguous():
+        sums += class_logits_triton(logits, labels, ignore_index)
+        return
+    with launching_on(logits):
+        (_add_whole if logits.shape[1] <= WHOLE else _add_wide)(sums, logits, labels, ignore_index)
+
+
+def _add_whole(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
+    num_rows, num_classes = logits.shape
+    rows_of_tile, classes, warps, programs_of_processor = whole_config(num_classes, logits.dtype)
+    tiles = triton.cdiv(num_rows, rows_of_tile)
+    programs = max(min(tiles, programs_of_processor * multiprocessors(logits.device)), triton.cdiv(tiles, MOST_TILES))
+    kept = _kept_parts(sums, num_rows, programs)
+    align = _row_alignment(logits)
+    whole_rows[(programs,)](
+        logits,
+        labels,
+        sums,
+        *kept,
+        num_rows,
+        logits.stride(0) // align,
+        logits.stride(1),
+        labels.stride(0),
+        ignore_index,
+        num_classes,
+        classes,
+        rows_of_tile,
+        align,
+        kept[0] is not None,
+        num_warps=warps,
+    )
+    _sum_kept_parts(sums, labels, ignore_index, *kept)
+
+
+def _add_wide(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
+    num_rows, num_classes = logits.shape
+    splits = triton.cdiv(num_rows, 4 * MOST_TILES)
+    kept = _kept_parts(sums, num_rows, splits)
+    align = _row_alignment(logits)
+    softmax = torch.empty(2, num_rows, dtype=accumulator(logits.dtype), device=logits.device)
+    strides = (num_rows, logits.stride(0) // align, logits.stride(1), labels.stride(0), ignore_index)
+    rows, columns = kept
+    wide_rows[(num_rows,)](
+        logits, labels, sums, rows, softmax, *strides, num_classes, 4096, align, rows is not None,
+        num_warps=8,
+    )  # fmt: skip
+    wide_columns[(triton.cdiv(num_classes, 1024), splits)](
+        logits, labels, sums, softmax, columns, *strides, num_classes, 1024, 4, align,
+        rows is not None, num_warps=4,
+    )  # fmt: skip
+    _sum_kept_parts(sums, labels, ignore_index, rows, columns)
+
+
+def _kept_parts(sums: Tensor, num_rows: int, parts: int) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """Return memory for what rows [4, N] and parts [parts, C] give, if an order of summation is asked for."""
+    if not torch.are_deterministic_algorithms_enabled():
+        return None, None
+    rows = torch.empty(4, num_rows, dtype=torch.float64, device=sums.device)
+    return rows, torch.empty(parts, sums.shape[1], dtype=torch.float64, device=sums.device)
+
+
+def _sum_kept_parts(
+    sums: Tensor, labels: Tensor, ignore_index: int, rows: Tensor | None, columns: Tensor | None
+) -> None:
+    if rows is None or columns is None:
+        return
+    num_rows, num_classes = rows.shape[1], columns.shape[1]
+    classes, rows_of_tile = 8, 128
+    blocks = triton.cdiv(num_classes, classes)
+    splits = min(triton.cdiv(num_rows, 8 * rows_of_tile), triton.cdiv(1024, blocks))
+    parts = torch.empty(splits, 7, num_classes, dtype=torch.float64, device=sums.device)
+    sum_by_label[(blocks, splits)](
+        labels, rows, parts, num_rows, splits, labels.stride(0), ignore_index, num_classes, classes, rows_of_tile
+    )
+    sum_parts[(triton.cdiv(7 * num_classes, 128),)](sums, parts, splits, 7 * num_classes, 128)
+    sum_parts[(triton.cdiv(num_classes, 128),)](sums[7], columns, columns.shape[0], num_classes, 128)
+
+
+def whole_config(num_classes: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
+    """Return rows of a tile, classes rounded up to a power of two, warps, and programs for each multiprocessor."""
+    classes = max(triton.next_power_of_2(num_classes), 16)
+    of_warp = 512 if dtype == torch.float64 or classes < 128 else 1024  # of which a thread holds a thirty-second thrice
+    warps = max(1, min(16, classes // of_warp))
+    return max(1, of_warp * warps // classes), classes, warps, max(1, 16 // warps)
+
+
+def _row_alignment(logits: Tensor) -> int:
+    size = logits.element_size()
+    return alignment(size, logits.stride(0), logits.data_ptr() // size)
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """Return the type of the arithmetic."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

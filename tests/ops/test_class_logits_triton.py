@@ -1,0 +1,216 @@
+"""class_logits in Triton: on a GPU if there is one, else by the interpreter; and what it compiles to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+
+import pytest
+import torch
+from compiled_kernels import TARGETS, Kernel, compile_kernels
+from hypothesis import given, settings
+from op_cases import DTYPES, SETTINGS, Rows, make_rows, row_cases
+from test_class_logits import compare
+from triton_device import DEVICE, EXAMPLES
+
+from imbdyn.ops import ClassLogits
+from imbdyn.ops._triton import alignment
+from imbdyn.ops.class_logits.triton import add_class_logits_triton, class_logits_triton, whole_config
+
+implementation = import_module("imbdyn.ops.class_logits.triton")  # the package has a function of its own name
+
+# NumPy, by which the interpreter computes, warns of what the reference gives as well: NaN of infinities
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+@pytest.fixture(params=[False, True], ids=["atomics", "deterministic"])
+def deterministic(request: pytest.FixtureRequest) -> Iterator[bool]:
+    torch.use_deterministic_algorithms(request.param)
+    yield request.param
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(params=["whole", "wide"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whole rows, or rows as if they were wider than a block."""
+    if request.param == "wide":
+        monkeypatch.setattr(implementation, "WHOLE", 0)
+    return str(request.param)
+
+
+def read(case: Rows) -> ClassLogits:
+    sums = class_logits_triton(case.matrix.to(DEVICE), case.labels.to(DEVICE), -100)
+    return ClassLogits(*sums.cpu())
+
+
+@pytest.mark.usefixtures("way", "deterministic")
+@settings(SETTINGS, max_examples=EXAMPLES)
+@given(row_cases(columns=None, classes=(1, 2, 3, 10, 31, 33, 100)))
+def test_matches_reference(case: Rows) -> None:
+    compare(read(case), case)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("num_classes", [127, 128, 1000, 1025])
+def test_many_classes_match_reference(num_classes: int, dtype: torch.dtype) -> None:
+    case = make_rows(9, num_classes, num_classes, dtype, "every other row", ignored=True, special="nan")
+    compare(read(case), case)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rows_of_more_than_one_block_match_reference(dtype: torch.dtype) -> None:
+    num_classes = implementation.WHOLE + 5
+    case = make_rows(3, num_classes, num_classes, dtype, ignored=True, special="inf")
+    compare(read(case), case)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("row", ["nan 0 0", "0 nan nan", "inf inf 0", "0 -inf -inf", "-inf -inf -inf", "inf -inf nan"])
+def test_special_row_comes_out_as_in_the_reference(row: str) -> None:
+    z = torch.tensor([[float(v) for v in row.split()]] * 3)
+    for label in range(3):
+        for labels in (torch.tensor([label]), torch.tensor([0, 1, label])):
+            compare(read(case := Rows(z[: len(labels)], labels, 3, f"{row} {label}")), case)
+
+
+@pytest.mark.usefixtures("way", "deterministic")
+def test_a_label_out_of_range_counts_nowhere() -> None:
+    case = make_rows(40, 5, 5, ignored=True)
+    hostile = case.labels.clone()
+    hostile[hostile == -100] = torch.tensor([-1, 5, 2**40, -(2**62), 2**31, -(2**31), 2**32, -7])
+    sums = class_logits_triton(case.matrix.to(DEVICE), hostile.to(DEVICE), -100)
+    compare(ClassLogits(*sums.cpu()), case)
+
+
+@pytest.mark.usefixtures("way", "deterministic")
+def test_a_class_can_be_ignored() -> None:
+    case = make_rows(40, 5, 5)
+    ignored = class_logits_triton(case.matrix.to(DEVICE), case.labels.to(DEVICE), 3).cpu()
+    compare(ClassLogits(*ignored), Rows(case.matrix, case.labels.where(case.labels != 3, -100), 5, "class 3 ignored"))
+
+
+@pytest.mark.usefixtures("deterministic")
+def test_adding_equals_summing() -> None:
+    case = make_rows(40, 5, 5, ignored=True)
+    z, y = case.matrix.to(DEVICE), case.labels.to(DEVICE)
+    once = class_logits_triton(z, y, -100)
+    for sums in (torch.ones(8, 5, dtype=torch.float64), torch.ones(5, 8, dtype=torch.float64).t()):
+        twice = sums.to(DEVICE)
+        for _ in range(2):
+            add_class_logits_triton(twice, z, y, -100)
+        torch.testing.assert_close(twice, 1 + 2 * once, rtol=1e-14, atol=0)
+
+
+@pytest.mark.usefixtures("deterministic")
+def test_no_rows_add_nothing() -> None:
+    sums = class_logits_triton(torch.zeros(0, 4, device=DEVICE), torch.zeros(0, dtype=torch.int64, device=DEVICE), -100)
+    assert torch.equal(sums, torch.zeros_like(sums))
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.skipif(DEVICE == "cpu", reason="the interpreter has one order")
+def test_deterministic_sums_are_the_same_bits_every_time() -> None:
+    case = make_rows(5000, 100, 100)
+    z, y = case.matrix.to(DEVICE), case.labels.to(DEVICE)
+    torch.use_deterministic_algorithms(True)
+    try:
+        first = class_logits_triton(z, y, -100)
+        assert all(torch.equal(class_logits_triton(z, y, -100), first) for _ in range(20))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="graphs are captured on a GPU")
+def test_a_captured_call_adds_at_every_replay() -> None:
+    case = make_rows(64, 10, 10)
+    z, y = case.matrix.to(DEVICE), case.labels.to(DEVICE)
+    sums = class_logits_triton(z, y, -100)
+    once = sums.clone()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        add_class_logits_triton(sums, z, y, -100)
+    graph.replay()
+    graph.replay()
+    torch.testing.assert_close(sums, 3 * once, rtol=1e-14, atol=0)
+
+
+KERNELS = "imbdyn.ops.class_logits.triton_kernels"
+WIDE = "imbdyn.ops.class_logits.triton_wide"
+ELEMENTS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
+SHARED = 16 << 10  # what the warps of a program tell each other: sums of rows, never rows
+
+
+def kernel(
+    name: str,
+    num_classes: int,
+    dtype: torch.dtype,
+    tile: dict[str, int],
+    warps: int,
+    kept: dict[str, str],
+    *,
+    deterministic: bool = False,
+) -> Kernel:
+    """Return the kernel for contiguous logits; `kept` are its pointers that only deterministic sums have."""
+    pointers = {"logits": f"*{ELEMENTS[dtype]}", "labels": "*i64", "sums": "*fp64"}
+    if "wide" in name:
+        pointers["softmax"] = "*fp64" if dtype == torch.float64 else "*fp32"
+    constants: dict[str, object] = {
+        "column_stride": 1,
+        "label_stride": 1,
+        "NUM_CLASSES": num_classes,
+        "ALIGN": alignment(dtype.itemsize, num_classes),
+        "DETERMINISTIC": deterministic,
+        **tile,
+    }
+    if not deterministic:
+        constants |= dict.fromkeys(kept)
+    numbers = {"num_rows": "i32", "row_stride": "i32", "ignore_index": "i32"}
+    return Kernel(name, pointers | kept | numbers, constants, {"num_warps": warps}, tuple(pointers))
+
+
+def whole(num_classes: int, dtype: torch.dtype, *, deterministic: bool = False) -> Kernel:
+    rows, classes, warps, _ = whole_config(num_classes, dtype)
+    tile = {"CLASSES": classes, "ROWS": rows}
+    kept = {"rows": "*fp64", "columns": "*fp64"}
+    return kernel(f"{KERNELS}:whole_rows", num_classes, dtype, tile, warps, kept, deterministic=deterministic)
+
+
+def wide(num_classes: int, dtype: torch.dtype) -> list[Kernel]:
+    return [
+        kernel(f"{WIDE}:wide_rows", num_classes, dtype, {"CLASSES": 4096}, 8, {"rows": "*fp64"}),
+        kernel(f"{WIDE}:wide_columns", num_classes, dtype, {"CLASSES": 1024, "ROWS": 4}, 4, {"columns": "*fp64"}),
+    ]
+
+
+def assert_fit(kernels: list[Kernel], target: str) -> None:
+    for kernel, compiled in zip(kernels, compile_kernels(kernels, target), strict=True):
+        assert compiled.spills == 0, (kernel, compiled)
+        assert compiled.shared <= min(SHARED, TARGETS[target][1]), (kernel, compiled)
+
+
+def test_kernels_fit_into_registers() -> None:
+    assert_fit([whole(10, torch.float32), whole(1000, torch.bfloat16), *wide(130_000, torch.bfloat16)], "sm_90")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_kernel_fits_into_registers(target: str, dtype: torch.dtype) -> None:
+    classes = (2, 10, 16, 100, 1000, 1024, 2048, 4096, 8192)
+    kernels = [whole(c, dtype, deterministic=d) for c in classes for d in (False, True)]
+    sums = [
+        Kernel(
+            f"{KERNELS}:sum_by_label",
+            {"labels": "*i64", "rows": "*fp64", "parts": "*fp64"}
+            | dict.fromkeys(("num_rows", "num_parts", "label_stride", "ignore_index"), "i32"),
+            {"NUM_CLASSES": 1000, "CLASSES": 8, "ROWS": 128},
+            {"num_warps": 4},
+        ),
+        Kernel(
+            f"{KERNELS}:sum_parts",
+            {"sums": "*fp64", "parts": "*fp64", "num_parts": "i32"},
+            {"WIDTH": 7000, "BLOCK": 128},
+            {"num_warps": 4},
+        ),
+    ]
+    assert_fit([*kernels, *wide(130_000, dtype), *sums], target)
