@@ -24,8 +24,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 FEW = settings(SETTINGS, max_examples=EXAMPLES)
 NAMES = ("gram", "sample_norm_sq", "bias gram", "bias sample_norm_sq")
 
-#: Rounding, as a share of the sum of the terms' magnitudes: three TF32 products leave 2^-21 of a float32 one, twice in a
-#: pair; tensor cores sum bfloat16 products in float32 without rounding each sum to nearest.
+#: Rounding, as a share of the sum of the terms' magnitudes: three TF32 products leave 2^-21 of a float32 one, twice in
+#: a pair; tensor cores sum bfloat16 products in float32 without rounding each sum to nearest.
 ROUNDING = {torch.float64: 2**-46, torch.float32: 2**-19, torch.bfloat16: 2**-19, torch.float16: 2**-19}
 
 

@@ -288,7 +288,7 @@ class Problem:
             )  # fmt: skip
             self._add_slots(scratch, chunks.label, chunks.used, slots, outputs * self.columns, by is Norms.BY_SLOT)
         if by is Norms.BY_ROW:
-            self._row_norms(x_index, x_row, x_aligned, d_index, d_row, d_aligned)
+            self._row_norms((x_index, x_row, x_aligned), (d_index, d_row, d_aligned))
         elif by is Norms.WITHIN:
             self._within(weight=True, bias=False)
 
@@ -302,9 +302,9 @@ class Problem:
             norms, blocks == 1, block_s, block, precision, num_warps=warps, num_stages=stages,
         )  # fmt: skip
 
-    def _row_norms(
-        self, x_index: Tensor, x_row: int, x_aligned: int, d_index: Tensor, d_row: int, d_aligned: int
-    ) -> None:
+    def _row_norms(self, x: tuple[Tensor, int, int], d: tuple[Tensor, int, int]) -> None:
+        """Take of each matrix the index of its rows, its stride and its alignment."""
+        (x_index, x_row, x_aligned), (d_index, d_row, d_aligned) = x, d
         row_norms_kernel[(triton.cdiv(self.samples, 16),)](
             self.inputs, self.grads, x_index, d_index, self.order.labels, self.order.start[-1:], self.norm,
             self.columns, x_row, self.inputs.stride(-1), self.outputs, d_row, self.grads.stride(-1),

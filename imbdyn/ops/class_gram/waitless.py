@@ -69,15 +69,10 @@ def _add_pairs(gram_PP: Tensor, norm_P: Tensor, a_RI: Tensor, d_RO: Tensor, orde
     number = torch.arange(len(order.rank), device=rank_R.device) if order.unit is None else order.unit
     number_R = number.repeat_interleave(length)
     row_R = order.rows(length).long()
-    for i, (row_i, rank_i, number_i) in enumerate(
-        zip(*(t.split(_BLOCK) for t in (row_R, rank_R, number_R)), strict=True)
-    ):
+    blocks = list(zip(*(t.split(_BLOCK) for t in (row_R, rank_R, number_R)), strict=True))
+    for i, (row_i, rank_i, number_i) in enumerate(blocks):
         a_i, d_i = a_RI[row_i], d_RO[row_i]
-        for j, (row_j, rank_j, number_j) in enumerate(
-            zip(*(t.split(_BLOCK) for t in (row_R, rank_R, number_R)), strict=True)
-        ):
-            if j < i:
-                continue
+        for j, (row_j, rank_j, number_j) in enumerate(blocks[i:], i):
             k = ((a_i @ a_RI[row_j].T) * (d_i @ d_RO[row_j].T)).double()
             by_class = k.new_zeros(len(k), len(gram_PP)).index_add_(1, rank_j, k)
             part = torch.zeros_like(gram_PP).index_add_(0, rank_i, by_class)
