@@ -42,7 +42,7 @@ def _input_rows(
             offset = image + y.to(tl.int64) * y_stride + x.to(tl.int64) * x_stride
             offset = tl.multiple_of(offset, ALIGNED)
             return tl.load(inputs + offset[:, None] + channel[None, :], mask=seen[:, None], other=0)
-        else:  # noqa: RET505 - Triton reads on behind a return
+        else:
             tap = column // CHANNELS
             y_seen = y[:, None] + (tap // TAPS_X * y_dilation)[None, :]
             x_seen = x[:, None] + (tap % TAPS_X * x_dilation)[None, :]
@@ -148,7 +148,7 @@ def slots_kernel(
         at = begin + tl.arange(0, BLOCK)
         ok = at < end
         g_i = tl.load(from_i[:, None] + at[None, :], mask=ok_i[:, None] & ok[None, :], other=0)
-        if ONE:  # noqa: SIM108 - an expression would load all the same
+        if ONE:
             g_j = g_i
         else:
             g_j = tl.load(from_j[:, None] + at[None, :], mask=ok_j[:, None] & ok[None, :], other=0)

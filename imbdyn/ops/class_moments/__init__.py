@@ -87,7 +87,7 @@ def add_class_moments(
     _ADD_CLASS_MOMENTS(count, mean, m2, without_graph(features), labels, ignore_index)
 
 
-def _fake(features: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG001
+def _fake(features: Tensor, labels: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
     moments = (num_classes, features.shape[1])
     dtype = accumulator_dtype(features.dtype)
     return (

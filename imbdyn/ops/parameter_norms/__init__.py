@@ -72,8 +72,8 @@ def _check_shapes(name: str, tensors: Sequence[Tensor | None], shapes: list[torc
 
 def _fake(
     params: list[Tensor],
-    grads: list[Tensor | None],  # noqa: ARG001
-    previous: list[Tensor | None],  # noqa: ARG001
+    grads: list[Tensor | None],
+    previous: list[Tensor | None],
     rows: int,
 ) -> tuple[Tensor, Tensor]:
     like = params[0] if params else torch.empty(0)
