@@ -64,7 +64,7 @@ def test_batch_may_lie_anywhere(rule: str, where: str) -> None:
         assert_gram(numbers[0], of_class, 1e-12, rule)
         torch.testing.assert_close(class_gradients(piece, 3), of_class)
     if len(parts) == 2:
-        together = sample_gradients_of_normalisation(*(Piece(part, layout, labels, dy) for part in parts), 3)
+        together = sample_gradients_of_normalisation(*(Piece(part, layout, labels, dy) for part in parts))
         assert (together is None) == (layout.axis > 0 and rule != "layer_norm")
         for part, gradients in zip(parts, together or (), strict=together is not None):
             alone = gram([[Piece(part, layout, labels, dy)]], 3)

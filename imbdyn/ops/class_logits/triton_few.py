@@ -1,6 +1,7 @@
 """Triton kernel of class_logits for few classes: a row is a thread's, and so are its sums for all classes."""
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"  # what Triton compiles has no types of Python
+# mypy: disable-error-code="no-untyped-def"
+# (what Triton compiles has no types of Python)
 
 from __future__ import annotations
 

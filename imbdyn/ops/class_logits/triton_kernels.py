@@ -5,7 +5,8 @@ confidence = e_y / s, margin = z_y - max_{k != y} z_k. The label's logit is read
 then neither the margin nor the sums of p over rows of other classes have to leave it out a second time.
 """
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"  # what Triton compiles has no types of Python
+# mypy: disable-error-code="no-untyped-def"
+# (what Triton compiles has no types of Python)
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Triton kernels of class_logits for rows wider than a block: an online softmax, then the sums of its p by class."""
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"  # what Triton compiles has no types of Python
+# mypy: disable-error-code="no-untyped-def"
+# (what Triton compiles has no types of Python)
 
 from __future__ import annotations
 
