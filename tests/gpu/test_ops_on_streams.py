@@ -1,4 +1,4 @@
-"""What all ops promise on a GPU: no call waits, a side stream and a captured graph give the same, and so does a repeat."""
+"""What all ops promise on a GPU: no call waits; a side stream, a captured graph and a repeat give the same."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def same(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
-def test_no_call_waits(call: Call, waiting_is_an_error: None) -> None:
+@pytest.mark.usefixtures("waiting_is_an_error")
+def test_no_call_waits(call: Call) -> None:
     call()
 
 
