@@ -208,6 +208,14 @@ def test_nobody_looks_at_a_tensor_once_the_model_is_learned(
     assert device.sent
 
 
+def test_who_looks_is_seen() -> None:
+    with NobodyLooks() as looks:
+        Classes.of([torch.tensor([0, 2, 2])], CLASSES, -100)
+        torch.ones(3)[torch.tensor([True, False, True])].sum().item()
+    assert [found.split()[0] for found in looks.found] == ["aten::_unique2", "aten::index", "aten::_local_scalar_dense"]
+    assert "classes.py" in looks.found[0]
+
+
 class Training:
     """Steps of a network, each with a label of its own count, so that a row shows whose it is."""
 
