@@ -111,7 +111,9 @@ def test_every_element_is_in_one_chunk_of_its_kind() -> None:
         assert last <= group.first + group.chunks
         assert group.types == tuple(column[i] for column in types)
         assert group.aligned == (i != 4)
-        assert (about[first:last] == sum((column[i] + 1) << 4 * k for k, column in enumerate(types)) + (i != 4) * 4096).all()
+        assert (
+            about[first:last] == sum((column[i] + 1) << 4 * k for k, column in enumerate(types)) + (i != 4) * 4096
+        ).all()
         for j in range(3):
             item = {1: 4, 2: 2, -1: 0}[types[j][i]]
             starts = np.concatenate([[0], chunks[first:last, 3].cumsum()[:-1]])

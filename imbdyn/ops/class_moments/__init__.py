@@ -131,9 +131,9 @@ _ADD_CLASS_MOMENTS = define(
 implement("class_moments", "reference", "any", "plain torch, float64", _from_reference)
 register("add_class_moments", "any", _add)
 register_cpu()
-offer(
-    "class_moments",
-    "triton",
-    {"class_moments": "class_moments_triton", "add_class_moments": "add_class_moments_triton"},
-)
-offer("class_moments", "cuda", {"class_moments": "class_moments_cuda"})
+for _name in ("cuda", "triton"):
+    offer(
+        "class_moments",
+        _name,
+        {"class_moments": f"class_moments_{_name}", "add_class_moments": f"add_class_moments_{_name}"},
+    )

@@ -89,5 +89,5 @@ _PARAMETER_NORMS = define(
 )
 implement("parameter_norms", "reference", "any", "plain torch, float64", parameter_norms_reference)
 register_cpu()
-offer("parameter_norms", "triton", {"parameter_norms": "parameter_norms_triton"})
-offer("parameter_norms", "cuda", {"parameter_norms": "parameter_norms_cuda"})
+for _name in ("cuda", "triton"):
+    offer("parameter_norms", _name, {"parameter_norms": f"parameter_norms_{_name}"})
