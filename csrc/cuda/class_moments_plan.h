@@ -14,7 +14,6 @@
 #include "common/elements.h"
 
 namespace imbdyn {
-namespace {
 
 /// Rows of one class that a block takes.
 constexpr int kChunkRows = 1024;
@@ -94,5 +93,4 @@ inline Plan make_plan(int64_t rows, int64_t columns, int64_t num_classes, int64_
   return plan;
 }
 
-}  // namespace
 }  // namespace imbdyn
