@@ -12,9 +12,6 @@
 namespace imbdyn {
 namespace {
 
-template <class T>
-constexpr int kPanel = 32 * kColumns<T>;
-
 /// Partial results of chunk lines: mean, what its rounding has left of it, and m2, each [D].
 template <class A>
 struct Partial {
@@ -55,39 +52,45 @@ struct Results {
   }
 };
 
-/// The moments of one line and one panel of columns: of a class into the results, of a chunk into `partial`. A warp
-/// takes every kWarps-th row, a lane 16 bytes of it.
-template <class T, bool kWide, int kWarps>
-__global__ void __launch_bounds__(32 * kWarps, 16 / kWarps)
-    moments_of_lines(Matrix features, const int32_t* order, const Line* lines, int64_t chunk_lines, bool by_class,
-                     unsigned panels, Results<Real<T>> results, Partial<Real<T>> partial) {
+/// The moments of one line and one panel of columns: of a class into the results, of a chunk into `partial`.
+///
+/// kAcross warps lie side by side and take 512 bytes of a row each, a lane 16 of them; kDown share the rows.
+template <class T, bool kWide, int kDown, int kAcross>
+__global__ void __launch_bounds__(32 * kDown* kAcross, (kWide ? 24 : 16) / (kDown * kAcross))
+    moments_of_lines(Matrix features, const int32_t* order, const Line* lines, int64_t chunk_lines, Chunking chunking,
+                     bool by_class, unsigned panels, Results<Real<T>> results, Partial<Real<T>> partial) {
   constexpr int kSize = kColumns<T>;
-  __shared__ double means[kWarps][kPanel<T>];
-  __shared__ Real<T> squares[kWarps][kPanel<T>];
+  constexpr int kPanel = 32 * kSize * kAcross;
+  constexpr int kThreads = 32 * kDown * kAcross;
+  __shared__ double means[kDown][kPanel];
+  __shared__ Real<T> squares[kDown][kPanel];
   const int64_t number = blockIdx.x / panels;
-  const int64_t first = int64_t{blockIdx.x % panels} * kPanel<T>;
+  const int64_t panel = int64_t{blockIdx.x % panels} * kPanel;
   const Line line = lines[number];
   const bool of_chunk = number < chunk_lines;
   int64_t begin = line.start, rows = line.rows;
   if (of_chunk && rows > 0) {
-    const int64_t done = places_before_chunk(number, line.start);
+    const int64_t done = chunking.rows_before(number, line.start);
     begin += done;
-    rows = rows - done < kChunkRows ? rows - done : kChunkRows;
+    rows = rows - done < chunking.rows() ? rows - done : chunking.rows();
   }
   const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
+  const int down = warp / kAcross;
+  const int in_panel = warp % kAcross * 32 * kSize;  // where the warp's columns begin
+  const int64_t first = panel + in_panel;
   const int64_t columns = features.columns;
   if (rows == 0) {
     if (results.fresh && by_class && !of_chunk) {
-      for (int64_t j = first + threadIdx.x; j < first + kPanel<T> && j < columns; j += 32 * kWarps) {
+      for (int64_t j = panel + threadIdx.x; j < panel + kPanel && j < columns; j += kThreads) {
         results.mean[(number - chunk_lines) * columns + j] = 0;
         results.m2[(number - chunk_lines) * columns + j] = 0;
       }
     }
     return;
   }
-  if (!of_chunk && rows > kChunkRows) return;  // by its chunks
+  if (!of_chunk && rows > chunking.rows()) return;  // by its chunks
 
-  const Share share{order + begin, static_cast<int32_t>(rows), warp, kWarps};
+  const Share share{order + begin, static_cast<int32_t>(rows), down, kDown};
   bool bad = false;
   if (size_of(share) > 0) {
     double mean[kSize];
@@ -95,9 +98,9 @@ __global__ void __launch_bounds__(32 * kWarps, 16 / kWarps)
     lane_moments<T, kWide>(features, share, first, lane, mean, m2);
 #pragma unroll
     for (int k = 0; k < kSize; ++k) {
-      const int j = static_cast<int>(column_of<T, kWide>(0, lane, k));
-      means[warp][j] = mean[k];
-      squares[warp][j] = m2[k];
+      const auto j = column_of<T, kWide>(in_panel, lane, k);
+      means[down][j] = mean[k];
+      squares[down][j] = m2[k];
       bad = bad || !is_finite(m2[k]);
     }
   }
@@ -107,34 +110,34 @@ __global__ void __launch_bounds__(32 * kWarps, 16 / kWarps)
     double sums[kSize], mean[kSize];
     lane_sums<T, kWide>(features, share, first, lane, nullptr, sums);
 #pragma unroll
-    for (int k = 0; k < kSize; ++k) means[warp][column_of<T, kWide>(0, lane, k)] = sums[k];
+    for (int k = 0; k < kSize; ++k) means[down][column_of<T, kWide>(in_panel, lane, k)] = sums[k];
     __syncthreads();
 #pragma unroll
     for (int k = 0; k < kSize; ++k) {
       double sum = 0;
-      for (int other = 0; other < kWarps; ++other) sum += means[other][column_of<T, kWide>(0, lane, k)];
+      for (int other = 0; other < kDown; ++other) sum += means[other][column_of<T, kWide>(in_panel, lane, k)];
       mean[k] = sum / static_cast<double>(rows);
     }
     lane_sums<T, kWide>(features, share, first, lane, mean, sums);
     __syncthreads();
 #pragma unroll
     for (int k = 0; k < kSize; ++k) {
-      const auto j = column_of<T, kWide>(0, lane, k);
-      means[warp][j] = mean[k];
-      squares[warp][j] = static_cast<Real<T>>(sums[k]);
+      const auto j = column_of<T, kWide>(in_panel, lane, k);
+      means[down][j] = mean[k];
+      squares[down][j] = static_cast<Real<T>>(sums[k]);
     }
     __syncthreads();
   }
-  for (int j = static_cast<int>(threadIdx.x); j < kPanel<T> && first + j < columns; j += 32 * kWarps) {
+  for (int j = static_cast<int>(threadIdx.x); j < kPanel && panel + j < columns; j += kThreads) {
     Merger merger = merger_from(means[0][j]);
-    for (int part = 0; part < kWarps; ++part) {
-      const Share of_part{share.rows, share.count, part, kWarps};
-      merger.add(Moments{static_cast<double>(size_of(of_part)), means[part][j], static_cast<double>(squares[part][j])});
+    for (int part = 0; part < kDown; ++part) {
+      const auto n = static_cast<double>(size_of({share.rows, share.count, part, kDown}));
+      merger.add(Moments{n, means[part][j], static_cast<double>(squares[part][j])});
     }
     if (of_chunk) {
-      partial.store(number, first + j, merger.result());
+      partial.store(number, panel + j, merger.result());
     } else {
-      results.store(line, first + j, merger.result());
+      results.store(line, panel + j, merger.result());
     }
   }
 }
@@ -144,8 +147,8 @@ constexpr int kMergingWarps = 8;
 /// Merges the chunks of the class that begins in one window, in 32 columns; a warp takes every kMergingWarps-th.
 template <class A>
 __global__ void __launch_bounds__(32 * kMergingWarps)
-    merge_chunks(const Line* lines, int64_t chunk_lines, bool by_class, unsigned panels, Results<A> results,
-                 Partial<A> partial) {
+    merge_chunks(const Line* lines, int64_t chunk_lines, Chunking chunking, bool by_class, unsigned panels,
+                 Results<A> results, Partial<A> partial) {
   const int64_t window = blockIdx.x / panels;
   const Line of_first = lines[2 * window + 1];
   if (of_first.rows == 0) return;
@@ -154,12 +157,12 @@ __global__ void __launch_bounds__(32 * kMergingWarps)
   const int64_t column = int64_t{blockIdx.x % panels} * 32 + threadIdx.x % 32;
   const bool there = column < results.columns;
   const Line line = lines[chunk_lines + (by_class ? of_first.c : of_first.start)];
-  const int64_t chunks = (line.rows + kChunkRows - 1) / kChunkRows;
+  const int64_t chunks = chunking.chunks(line.rows);
   Merger merger = merger_from(there ? partial.load(2 * window + 1, column, 0).mean : 0);
   if (there) {
     for (int64_t k = warp; k < chunks; k += kMergingWarps) {
-      const int64_t left = line.rows - k * kChunkRows;
-      const double n = static_cast<double>(left < kChunkRows ? left : kChunkRows);
+      const int64_t left = line.rows - (k << chunking.bits);
+      const auto n = static_cast<double>(left < chunking.rows() ? left : chunking.rows());
       merger.add(partial.load(2 * (window + k) + (k == 0 ? 1 : 0), column, n));
     }
   }
@@ -170,13 +173,16 @@ __global__ void __launch_bounds__(32 * kMergingWarps)
   results.store(line, column, merger.result());
 }
 
-template <class T, bool kWide, int kWarps>
+template <class T, bool kWide, int kDown, int kAcross>
 void launch_lines(const Matrix& features, const Plan& plan, char* memory, const Results<Real<T>>& results,
                   const Partial<Real<T>>& partial, cudaStream_t stream) {
-  const auto panels = static_cast<unsigned>((features.columns + kPanel<T> - 1) / kPanel<T>);
-  moments_of_lines<T, kWide, kWarps><<<static_cast<unsigned>(plan.lines) * panels, 32 * kWarps, 0, stream>>>(
-      features, reinterpret_cast<const int32_t*>(memory + plan.order_at),
-      reinterpret_cast<const Line*>(memory + plan.lines_at), 2 * plan.windows, plan.by_class, panels, results, partial);
+  constexpr int64_t kPanel = 32 * kColumns<T> * kAcross;
+  const auto panels = static_cast<unsigned>((features.columns + kPanel - 1) / kPanel);
+  const unsigned blocks = static_cast<unsigned>(plan.lines) * panels;
+  const auto* order = reinterpret_cast<const int32_t*>(memory + plan.order_at);
+  const auto* lines = reinterpret_cast<const Line*>(memory + plan.lines_at);
+  moments_of_lines<T, kWide, kDown, kAcross><<<blocks, 32 * kDown * kAcross, 0, stream>>>(
+      features, order, lines, 2 * plan.windows, plan.chunking, plan.by_class, panels, results, partial);
 }
 
 template <class T>
@@ -188,20 +194,31 @@ void launch(const Matrix& features, const Plan& plan, const MomentsMemory& momen
   constexpr int64_t kSize = kColumns<T>;
   const bool wide = features.column_stride == 1 && features.columns % kSize == 0 && features.row_stride % kSize == 0 &&
                     reinterpret_cast<uintptr_t>(features.data) % 16 == 0;
-  const bool few_rows = features.rows < 8 * (plan.lines - 2 * plan.windows);
-  if (wide && few_rows) {
-    launch_lines<T, true, 2>(features, plan, memory, results, partial, stream);
-  } else if (wide) {
-    launch_lines<T, true, 8>(features, plan, memory, results, partial, stream);
+  const int64_t classes = plan.lines - 2 * plan.windows;
+  const bool few_rows = features.rows < 8 * classes;  // of a class
+  const bool narrow = features.columns <= 2 * 32 * kSize;
+  if (!wide) {
+    launch_lines<T, false, 8, 1>(features, plan, memory, results, partial, stream);
+  } else if (narrow && few_rows) {
+    launch_lines<T, true, 2, 1>(features, plan, memory, results, partial, stream);
+  } else if (narrow) {
+    launch_lines<T, true, 8, 1>(features, plan, memory, results, partial, stream);
+  } else if (few_rows) {
+    launch_lines<T, true, 1, 4>(features, plan, memory, results, partial, stream);
   } else {
-    launch_lines<T, false, 8>(features, plan, memory, results, partial, stream);
+    launch_lines<T, true, 2, 4>(features, plan, memory, results, partial, stream);
   }
   if (plan.windows > 0) {
     const auto panels = static_cast<unsigned>((features.columns + 31) / 32);
-    merge_chunks<A><<<static_cast<unsigned>(plan.windows) * panels, 32 * kMergingWarps, 0, stream>>>(
-        reinterpret_cast<const Line*>(memory + plan.lines_at), 2 * plan.windows, plan.by_class, panels, results,
-        partial);
+    const unsigned blocks = static_cast<unsigned>(plan.windows) * panels;
+    const auto* lines = reinterpret_cast<const Line*>(memory + plan.lines_at);
+    merge_chunks<A><<<blocks, 32 * kMergingWarps, 0, stream>>>(lines, 2 * plan.windows, plan.chunking, plan.by_class,
+                                                               panels, results, partial);
   }
+}
+
+int64_t element_bytes(ElementType type) {
+  return type == ElementType::float64 ? 8 : type == ElementType::float32 ? 4 : 2;
 }
 
 int64_t real_bytes(ElementType type) { return type == ElementType::float64 ? 8 : 4; }
@@ -209,16 +226,21 @@ int64_t real_bytes(ElementType type) { return type == ElementType::float64 ? 8 :
 }  // namespace
 
 int64_t class_moments_cuda_bytes(int64_t rows, int64_t columns, int64_t num_classes, ElementType type) {
-  return make_plan(rows, columns, num_classes, real_bytes(type)).bytes;
+  return make_plan(rows, columns, num_classes, element_bytes(type), real_bytes(type)).bytes;
 }
 
 void class_moments_cuda(const Matrix& features, const Labels& labels, const MomentsMemory& moments, bool fresh,
                         void* memory, void* stream) {
   const auto on = static_cast<cudaStream_t>(stream);
-  const Plan plan = make_plan(features.rows, features.columns, labels.num_classes, real_bytes(features.type));
-  if (fresh && (!plan.by_class || features.rows == 0)) {
-    const auto bytes = static_cast<size_t>(labels.num_classes * features.columns * real_bytes(features.type));
+  const ElementType type = features.type;
+  const Plan plan =
+      make_plan(features.rows, features.columns, labels.num_classes, element_bytes(type), real_bytes(type));
+  // Where every class has a block, that writes zeros for an absent one; where a launch knows all classes, it counts it.
+  if (fresh && (!plan.by_class || plan.passes > 1 || features.rows == 0)) {
     cudaMemsetAsync(moments.count, 0, static_cast<size_t>(labels.num_classes) * sizeof(int64_t), on);
+  }
+  if (fresh && (!plan.by_class || features.rows == 0)) {
+    const auto bytes = static_cast<size_t>(labels.num_classes * features.columns * real_bytes(type));
     cudaMemsetAsync(moments.mean, 0, bytes, on);
     cudaMemsetAsync(moments.m2, 0, bytes, on);
   }

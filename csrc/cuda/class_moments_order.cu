@@ -13,6 +13,7 @@ constexpr unsigned kAll = 0xffffffffu;
 constexpr int kPairRows = 32;
 
 struct Out {
+  Chunking chunking;
   Line* lines;
   int64_t chunk_lines;
   bool by_class;
@@ -27,8 +28,8 @@ __device__ void write_class(const Out& out, int64_t line, int64_t c, int64_t sta
 }
 
 __device__ void write_chunk(const Out& out, int64_t c, int64_t start, int64_t rows, int64_t place) {
-  if (rows <= kChunkRows || (place - start) % kChunkRows != 0) return;
-  out.lines[chunk_line(start, place)] = {c, start, rows, 0};
+  if (rows <= out.chunking.rows() || !out.chunking.begins(start, place)) return;
+  out.lines[out.chunking.line(start, place)] = {c, start, rows, 0};
 }
 
 /// place[i] = #{j: (y_j, j) < (y_i, i)}, by comparing all pairs. Blocks from `row_blocks` on make lines of classes.
@@ -212,7 +213,7 @@ __global__ void __launch_bounds__(kThreads) list_sorted(Labels labels, int64_t r
   const bool first = place == 0 || class_of(labels, order[place - 1]) != own;
   if (!first && out.chunk_lines == 0) return;
   const int64_t start = first ? place : first_not_below(labels, order, rows, own);
-  if (!first && (place - start) % kChunkRows != 0) return;
+  if (!first && !out.chunking.begins(start, place)) return;
   const int64_t count = first_not_below(labels, order, rows, own + 1) - start;
   write_chunk(out, own, start, count, place);
   if (first) write_class(out, out.by_class ? own : place, own, start, count);
@@ -224,13 +225,14 @@ unsigned blocks_for(int64_t n, int64_t each) { return static_cast<unsigned>((n +
 
 void order_by_class(const Labels& labels, int64_t rows, const Plan& plan, int64_t* count, bool fresh, char* memory,
                     cudaStream_t stream) {
-  const Out out{reinterpret_cast<Line*>(memory + plan.lines_at), 2 * plan.windows, plan.by_class, count, fresh};
+  const Out out{plan.chunking, reinterpret_cast<Line*>(memory + plan.lines_at), 2 * plan.windows, plan.by_class, count,
+                fresh};
   auto* order = reinterpret_cast<int32_t*>(memory + plan.order_at);
   auto* other = reinterpret_cast<int32_t*>(memory + plan.other_order_at);
   auto* totals = reinterpret_cast<int32_t*>(memory + plan.totals_at);
   auto* histogram = reinterpret_cast<int32_t*>(memory + plan.histogram_at);
   if (plan.pairs) {
-    if (!plan.by_class) {
+    if (!plan.by_class || plan.windows > 0) {
       cudaMemsetAsync(out.lines, 0, static_cast<size_t>(plan.lines) * sizeof(Line), stream);
     }
     const unsigned row_blocks = blocks_for(rows, kPairRows);

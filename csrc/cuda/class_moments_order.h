@@ -9,7 +9,7 @@ namespace imbdyn {
 
 /// Fills the order and the lines in `memory`, and adds the rows of each class to `count` (`fresh`: sets them).
 ///
-/// Where the lines are not by class, `count` must hold zeros if `fresh`.
+/// If `fresh`, `count` must hold zeros where the lines are not by class or there is more than one pass.
 void order_by_class(const Labels& labels, int64_t rows, const Plan& plan, int64_t* count, bool fresh, char* memory,
                     cudaStream_t stream);
 

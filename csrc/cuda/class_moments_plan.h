@@ -2,11 +2,11 @@
 // that needs. Index arithmetic alone, plain C++ as well as CUDA: a test without a GPU runs it.
 //
 // `order` holds row numbers by class, and by row within a class. `lines` say what a block takes:
-//  - Lines 0 .. 2 W - 1, W = ceil(N / kChunkRows), are chunks of kChunkRows rows of classes that have more. The first
-//    chunk of a class that starts at place s is in line 2 (s / kChunkRows) + 1, and its chunk k in line
-//    2 ((s + k kChunkRows) / kChunkRows). No two meet: in a window of kChunkRows places at most one such class goes on
-//    and at most one begins. So nothing is claimed or counted: each row knows from its own place whether a chunk begins
-//    with it, and where it goes.
+//  - Lines 0 .. 2 W - 1, W = ceil(N / B), are chunks of B rows of classes that have more. The first chunk of a class
+//  that
+//    starts at place s is in line 2 (s / B) + 1, and its chunk k in line 2 ((s + k B) / B). No two meet: in a window of
+//    B places at most one such class goes on and at most one begins. So nothing is claimed or counted: each row knows
+//    from its own place whether a chunk begins with it, and where it goes.
 //  - The lines behind are classes: line 2 W + c for class c if C <= N, else 2 W + its first place.
 // Lines that are not used have 0 rows.
 #pragma once
@@ -15,8 +15,14 @@
 
 namespace imbdyn {
 
-/// Rows of one class that a block takes.
-constexpr int kChunkRows = 1024;
+/// Bounds of the rows of one class that a block takes, B, a power of two: with few rows, enough blocks for a GPU;
+/// with many, few partial results.
+constexpr int kLeastChunkBits = 7;
+constexpr int kMostChunkBits = 10;
+constexpr int64_t kBlocksWanted = 1024;
+
+/// Bytes of a row that a block reads.
+constexpr int64_t kPanelBytes = 2048;
 
 /// Up to so many rows, all pairs of labels are compared; above, they are sorted by digits of their classes.
 constexpr int64_t kMostPairs = 2048;
@@ -35,14 +41,22 @@ struct Line {
   int64_t before;
 };
 
-IMBDYN_HOST_DEVICE inline int64_t chunk_line(int64_t start, int64_t place) {
-  return 2 * (place / kChunkRows) + (place == start ? 1 : 0);
-}
+/// Chunks of 2^bits rows of a class that starts at place `start`.
+struct Chunking {
+  int bits;
 
-/// The rows of a chunk: which of its class's places are done before it.
-IMBDYN_HOST_DEVICE inline int64_t places_before_chunk(int64_t line, int64_t start) {
-  return line % 2 == 1 ? 0 : (line / 2 - start / kChunkRows) * kChunkRows;
-}
+  IMBDYN_HOST_DEVICE int64_t rows() const { return int64_t{1} << bits; }
+  IMBDYN_HOST_DEVICE int64_t chunks(int64_t of_rows) const { return (of_rows + rows() - 1) >> bits; }
+  IMBDYN_HOST_DEVICE bool begins(int64_t start, int64_t place) const { return ((place - start) & (rows() - 1)) == 0; }
+  /// The line of the chunk that begins at `place`.
+  IMBDYN_HOST_DEVICE int64_t line(int64_t start, int64_t place) const {
+    return 2 * (place >> bits) + (place == start ? 1 : 0);
+  }
+  /// The rows of its class that lie before the chunk of a line.
+  IMBDYN_HOST_DEVICE int64_t rows_before(int64_t line, int64_t start) const {
+    return line % 2 == 1 ? 0 : (line / 2 - (start >> bits)) << bits;
+  }
+};
 
 /// The class of a label, `num_classes` if it counts nowhere.
 IMBDYN_HOST_DEVICE inline int32_t class_of(const Labels& labels, int64_t row) {
@@ -53,6 +67,7 @@ IMBDYN_HOST_DEVICE inline int32_t class_of(const Labels& labels, int64_t row) {
 
 /// How a call is done; offsets into its memory are bytes.
 struct Plan {
+  Chunking chunking;
   int64_t windows;
   int64_t lines;
   bool by_class;
@@ -64,10 +79,15 @@ struct Plan {
   int64_t bytes;
 };
 
-/// `real_bytes` is the size of a number of mean and m2.
-inline Plan make_plan(int64_t rows, int64_t columns, int64_t num_classes, int64_t real_bytes) {
+/// `element_bytes` is the size of a feature, `real_bytes` that of a number of mean and m2.
+inline Plan make_plan(int64_t rows, int64_t columns, int64_t num_classes, int64_t element_bytes, int64_t real_bytes) {
   Plan plan{};
-  plan.windows = rows > kChunkRows ? (rows + kChunkRows - 1) / kChunkRows : 0;
+  const int64_t panels = (columns * element_bytes + kPanelBytes - 1) / kPanelBytes;
+  plan.chunking.bits = kLeastChunkBits;
+  while (plan.chunking.bits < kMostChunkBits && (rows * panels >> plan.chunking.bits) > kBlocksWanted) {
+    ++plan.chunking.bits;
+  }
+  plan.windows = rows > plan.chunking.rows() ? plan.chunking.chunks(rows) : 0;
   plan.by_class = num_classes <= rows;
   plan.lines = 2 * plan.windows + (plan.by_class ? num_classes : rows);
   plan.pairs = rows <= kMostPairs;

@@ -79,21 +79,23 @@ extern "C" void merge_on_host(double* six) {
   six[2] = all.m2;
 }
 
-/// Writes windows, lines, whether they are by class and passes of a plan, and the bytes of its parts' ends.
+/// Writes bits of a chunk's rows, windows, lines, whether they are by class and passes of a plan, and the bytes of its
+/// parts' ends.
 extern "C" void plan_on_host(std::int64_t rows, std::int64_t columns, std::int64_t num_classes, std::int64_t* out) {
-  const imbdyn::Plan plan = imbdyn::make_plan(rows, columns, num_classes, 4);
-  const std::int64_t numbers[] = {plan.windows,    plan.lines,          plan.by_class,   plan.passes,
-                                  plan.digit_bits, plan.lines_at,       plan.totals_at,  plan.histogram_at,
-                                  plan.order_at,   plan.other_order_at, plan.partial_at, plan.bytes};
+  const imbdyn::Plan plan = imbdyn::make_plan(rows, columns, num_classes, 4, 4);
+  const std::int64_t numbers[] = {plan.chunking.bits, plan.windows,    plan.lines,          plan.by_class,
+                                  plan.passes,        plan.digit_bits, plan.lines_at,       plan.totals_at,
+                                  plan.histogram_at,  plan.order_at,   plan.other_order_at, plan.partial_at,
+                                  plan.bytes};
   for (const std::int64_t number : numbers) *out++ = number;
 }
 
-extern "C" std::int64_t chunk_line_on_host(std::int64_t start, std::int64_t place) {
-  return imbdyn::chunk_line(start, place);
+extern "C" std::int64_t chunk_line_on_host(int bits, std::int64_t start, std::int64_t place) {
+  return imbdyn::Chunking{bits}.line(start, place);
 }
 
-extern "C" std::int64_t places_before_chunk_on_host(std::int64_t line, std::int64_t start) {
-  return imbdyn::places_before_chunk(line, start);
+extern "C" std::int64_t rows_before_chunk_on_host(int bits, std::int64_t line, std::int64_t start) {
+  return imbdyn::Chunking{bits}.rows_before(line, start);
 }
 
 /// What a block of the CUDA kernel sums of one chunk of parameter_norms, a thread after the other.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ops.op_cases import DTYPES
 from test_csrc import CXX, compile_cpp
 
 from imbdyn.ops import _extension
@@ -15,7 +16,6 @@ from imbdyn.ops.parameter_norms.table import COLUMNS, make_work
 
 pytestmark = pytest.mark.skipif(CXX is None, reason="no C++ compiler")
 
-CHUNK_ROWS = 1024  # kChunkRows
 PARTS = ("lines", "totals", "histogram", "order", "other_order", "partial")
 
 
@@ -23,8 +23,8 @@ PARTS = ("lines", "totals", "histogram", "order", "other_order", "partial")
 def probes(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     source = Path(__file__).with_name("probes.cpp")
     library = ctypes.CDLL(str(compile_cpp(source, tmp_path_factory.mktemp("csrc") / "probes.so", "-shared")))
-    for function in (library.chunk_line_on_host, library.places_before_chunk_on_host):
-        function.argtypes, function.restype = [ctypes.c_int64, ctypes.c_int64], ctypes.c_int64
+    for function in (library.chunk_line_on_host, library.rows_before_chunk_on_host):
+        function.argtypes, function.restype = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64], ctypes.c_int64
     return library
 
 
@@ -75,10 +75,12 @@ def test_moments_are_merged_as_if_they_were_of_one_pass(probes: ctypes.CDLL) -> 
 @pytest.mark.parametrize("num_classes", [1, 2047, 2048, 130_000, 2**22, 2**31 - 2])
 @pytest.mark.parametrize("rows", [1, 1024, 1025, 2048, 2049, 262_144])
 def test_plan_has_room_for_everything(probes: ctypes.CDLL, rows: int, num_classes: int, columns: int) -> None:
-    out = torch.zeros(12, dtype=torch.int64)
+    out = torch.zeros(13, dtype=torch.int64)
     probes.plan_on_host(ctypes.c_int64(rows), ctypes.c_int64(columns), ctypes.c_int64(num_classes), pointer(out))
-    windows, lines, by_class, passes, bits, *at, size = out.tolist()
-    assert windows == (math.ceil(rows / CHUNK_ROWS) if rows > CHUNK_ROWS else 0)
+    chunk_bits, windows, lines, by_class, passes, bits, *at, size = out.tolist()
+    chunk_rows = 2**chunk_bits
+    assert 128 <= chunk_rows <= 1024
+    assert windows == (math.ceil(rows / chunk_rows) if rows > chunk_rows else 0)
     assert lines == 2 * windows + (num_classes if by_class else rows)
     assert bool(by_class) == (num_classes <= rows)
     # enough digits for every class and for rows that count nowhere, in shared memory
@@ -92,25 +94,29 @@ def test_plan_has_room_for_everything(probes: ctypes.CDLL, rows: int, num_classe
         assert need <= end - begin < need + 256, part
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_no_two_chunks_have_one_line_and_each_finds_its_rows(probes: ctypes.CDLL, seed: int) -> None:
-    random = torch.Generator().manual_seed(seed)
-    sizes = (torch.rand(40, generator=random) ** 4 * 9000).long() + torch.tensor([CHUNK_ROWS, CHUNK_ROWS + 1] * 20)
+@pytest.mark.parametrize("bits", [0, 3, 10])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_two_chunks_have_one_line_and_each_finds_its_rows(probes: ctypes.CDLL, seed: int, bits: int) -> None:
+    random, chunk_rows = torch.Generator().manual_seed(seed), 2**bits
+    sizes = (torch.rand(40, generator=random) ** 4 * 9 * chunk_rows).long()
+    sizes += torch.tensor([chunk_rows, chunk_rows + 1] * 20)
     starts = sizes.cumsum(0) - sizes
-    windows = math.ceil(int(sizes.sum()) / CHUNK_ROWS)
+    windows = math.ceil(int(sizes.sum()) / chunk_rows)
     seen = set()
     for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
-        for done in range(0, size if size > CHUNK_ROWS else 0, CHUNK_ROWS):
-            line = probes.chunk_line_on_host(start, start + done)
+        for done in range(0, size if size > chunk_rows else 0, chunk_rows):
+            line = probes.chunk_line_on_host(bits, start, start + done)
             assert line not in seen
             assert 0 <= line < 2 * windows
-            assert probes.places_before_chunk_on_host(line, start) == done
+            assert probes.rows_before_chunk_on_host(bits, line, start) == done
             seen.add(line)
     assert seen
 
 
-@pytest.mark.parametrize("dtypes", [(torch.float32,) * 3, (torch.bfloat16,) * 3, (torch.float16,) * 3,
-                                    (torch.float64,) * 3, (torch.float32, torch.bfloat16, torch.float64)], ids=str)  # fmt: skip
+MIXED = (torch.float32, torch.bfloat16, torch.float64)
+
+
+@pytest.mark.parametrize("dtypes", [*((dtype,) * 3 for dtype in DTYPES), MIXED], ids=str)
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 33, 2047, 2048, 2049, 8192])
 @pytest.mark.parametrize("offset", [0, 1])
 def test_sums_of_a_chunk_match_float64(

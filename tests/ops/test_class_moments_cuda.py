@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
     reason="no GPU, or built without CUDA",
 )
 
-CHUNK_ROWS = 1024  # of one class that a block takes
+CHUNK_ROWS = 128  # of one class that a block takes where there are few
 MOST_PAIRS = 2048  # rows up to which all pairs of labels are compared
 DIGIT = 2048  # classes that one digit tells apart
 
@@ -45,7 +45,7 @@ def test_matches_reference_where_rows_are_sorted(case: Rows) -> None:
     check(many)
 
 
-@pytest.mark.parametrize("rows", [CHUNK_ROWS, CHUNK_ROWS + 1, MOST_PAIRS, MOST_PAIRS + 1, 5000])
+@pytest.mark.parametrize("rows", [CHUNK_ROWS, CHUNK_ROWS + 1, 10 * CHUNK_ROWS, MOST_PAIRS, MOST_PAIRS + 1, 5000])
 @pytest.mark.parametrize("num_classes", [1, 3, DIGIT - 1, DIGIT, 130_000])
 def test_matches_reference_at_the_edges(num_classes: int, rows: int) -> None:
     check(make_rows(rows, 9, num_classes, ignored=True, mean=3.0))
