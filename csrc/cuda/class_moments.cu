@@ -56,7 +56,7 @@ struct Results {
 ///
 /// kAcross warps lie side by side and take 512 bytes of a row each, a lane 16 of them; kDown share the rows.
 template <class T, bool kWide, int kDown, int kAcross>
-__global__ void __launch_bounds__(32 * kDown* kAcross, (kWide ? 24 : 16) / (kDown * kAcross))
+__global__ void __launch_bounds__(32 * kDown * kAcross, (kWide ? 24 : 16) / (kDown * kAcross))
     moments_of_lines(Matrix features, const int32_t* order, const Line* lines, int64_t chunk_lines, Chunking chunking,
                      bool by_class, unsigned panels, Results<Real<T>> results, Partial<Real<T>> partial) {
   constexpr int kSize = kColumns<T>;

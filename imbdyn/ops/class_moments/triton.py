@@ -44,7 +44,8 @@ def class_moments_triton(
     features: Tensor, labels: Tensor, num_classes: int, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (count, mean, m2) as `imbdyn.ops.class_moments`; what is no class is ignored, nothing waits to raise."""
-    config = choose(*features.shape, num_classes, features.dtype)
+    rows, columns = features.shape
+    config = choose(rows, columns, num_classes, features.dtype)
     return moments(features, labels, num_classes, ignore_index, config)
 
 
@@ -52,7 +53,8 @@ def add_class_moments_triton(
     count: Tensor, mean: Tensor, m2: Tensor, features: Tensor, labels: Tensor, ignore_index: int
 ) -> None:
     """Add rows to moments as `imbdyn.ops.add_class_moments`; what is no class is ignored, nothing waits to raise."""
-    config = choose(*features.shape, len(count), features.dtype)
+    rows, columns = features.shape
+    config = choose(rows, columns, len(count), features.dtype)
     _add(count, mean, m2, features, labels, ignore_index, config, fresh=False)
 
 

@@ -1,6 +1,7 @@
 """Moments of rows that are ordered by class (triton_order.py): chunks and whole classes, then the chunks of a class."""
 
-# mypy: disable-error-code="no-untyped-def"  # what Triton compiles has no types of Python
+# What Triton compiles has no types of Python.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ def _reciprocal(n):
 @triton.jit
 def _store(mean_at, m2_at, mask, new_mean, new_m2, rows, before, FRESH: tl.constexpr):
     """Store float64 moments of `rows` rows, merged with those of `before` rows (Chan, Golub and LeVeque, 1979)."""
-    if not FRESH:  # noqa: SIM102  # the first is known when the kernel is compiled
+    if not FRESH:
         if before > 0:
             mean = tl.load(mean_at, mask=mask, other=0).to(tl.float64)
             m2 = tl.load(m2_at, mask=mask, other=0).to(tl.float64)
@@ -115,7 +116,7 @@ def moments_of_lines(
             to = c * columns + j
             _store(mean + to, m2 + to, inside, new_mean, new_m2, rows, before, FRESH)
     else:
-        if FRESH and BY_CLASS:  # noqa: SIM102  # the first is known when the kernel is compiled
+        if FRESH and BY_CLASS:
             if (rows == 0) & (line >= chunk_lines):
                 to = (line - chunk_lines).to(tl.int64) * columns + j
                 tl.store(mean + to, tl.zeros([W], A), mask=inside)

@@ -12,7 +12,8 @@ of four int64: class, its first place in `order`, its rows, and how many rows it
 Unused lines have 0 rows. `count` int64 [C] is updated, because this kernel is the last that may read it.
 """
 
-# mypy: disable-error-code="no-untyped-def"  # what Triton compiles has no types of Python
+# What Triton compiles has no types of Python.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ def order_by_pairs(
     block = tl.program_id(0)
     of_rows = block < row_blocks
     i = tl.where(of_rows, block, block - row_blocks) * OWN + tl.arange(0, OWN)
-    if of_rows:  # noqa: SIM108  # only one of them is computed
+    if of_rows:
         own = _classes(labels, label_stride, i, i < num_rows, num_classes, ignore_index)
     else:
         own = i
