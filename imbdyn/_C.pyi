@@ -133,7 +133,10 @@ def norm_gradients_rows(
     /,
 ) -> None: ...
 
-# Only where has_cuda is True. Addresses are the device's; the call returns before the kernel has run.
+# Only where has_cuda is True. Addresses are the device's; the calls return before their kernels have run.
+def class_moments_cuda_bytes(rows: int, columns: int, num_classes: int, type: int, /) -> int: ...
+
+# `memory` has as many bytes as the function above says. `fresh`: what count, mean and m2 hold does not matter.
 def class_moments_cuda(
     features: int,
     type: int,
@@ -141,11 +144,15 @@ def class_moments_cuda(
     columns: int,
     row_stride: int,
     column_stride: int,
-    order: int,
-    start: int,
+    labels: int,
+    label_stride: int,
     num_classes: int,
+    ignore_index: int,
+    count: int,
     mean: int,
     m2: int,
+    fresh: bool,
+    memory: int,
     stream: int,
     /,
 ) -> None: ...

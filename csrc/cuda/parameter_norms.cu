@@ -48,8 +48,8 @@ __global__ void __launch_bounds__(kThreads) sum_chunks(const Chunk* chunks, doub
 __device__ double norm(double sum, int which) { return which < 3 ? sqrt(sum) : sum; }
 
 /// A block adds up the chunks of a tensor, or of kRowsOfBlock rows, which have few.
-__global__ void __launch_bounds__(kThreads) add_chunks(NormsTable table, const double* partial, double* tensors,
-                                                       double* rows) {
+__global__ void __launch_bounds__(kThreads)
+    add_chunks(NormsTable table, const double* partial, double* tensors, double* rows) {
   const int64_t* ends = table.numbers + kNorms * table.chunks;
   const int64_t block = blockIdx.x;
   if (block < table.tensors) {

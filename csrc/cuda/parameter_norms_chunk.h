@@ -3,18 +3,12 @@
 
 #include "common/elements.h"
 
-#if defined(__CUDACC__)
-#define IMBDYN_UNROLL _Pragma("unroll")
-#else
-#define IMBDYN_UNROLL
-#endif
-
 namespace imbdyn {
 namespace {
 
-/// A line of the table (imbdyn/ops/parameter_norms/table.py): addresses of the parts of w, grad and previous, and in one
-/// number the element count (bits 0-31), one more than each of their types (4 bits each from bit 32; 0: not given) and
-/// whether all addresses are multiples of 16 bytes (bit 44).
+/// A line of the table (imbdyn/ops/parameter_norms/table.py): addresses of the parts of w, grad and previous, and in
+/// one number the element count (bits 0-31), one more than each of their types (4 bits each from bit 32; 0: not given)
+/// and whether all addresses are multiples of 16 bytes (bit 44).
 struct Chunk {
   int64_t w;
   int64_t grad;
@@ -53,13 +47,6 @@ IMBDYN_HOST_DEVICE inline double element(int64_t address, int type, int64_t i) {
     default: return 0;
   }
 }
-
-/// What one load brings.
-template <class T>
-struct alignas(16) Wide {
-  static constexpr int kSize = 16 / sizeof(T);
-  T value[kSize];
-};
 
 template <class T>
 IMBDYN_HOST_DEVICE inline Wide<T> wide(int64_t address, int64_t i, bool given) {

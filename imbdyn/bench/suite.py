@@ -36,7 +36,7 @@ class Suite:
         names: Iterable[str],
         seconds: float,
         say: Callable[[str], None],
-        before: Callable[[str], None] = lambda name: None,
+        before: Callable[[str], None] = lambda name: None,  # noqa: ARG005
     ) -> dict[str, Measured]:
         """Measure cases and show the table while it grows.
 

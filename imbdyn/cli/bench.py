@@ -65,7 +65,7 @@ def _progress(total: int, quiet: bool, silent: bool) -> Iterator[tuple[Callable[
             click.echo(line)
 
     if quiet or not sys.stderr.isatty():
-        yield say, lambda name: None
+        yield say, lambda name: None  # noqa: ARG005
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

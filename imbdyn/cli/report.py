@@ -57,8 +57,8 @@ def command(runs: tuple[str, ...], output: Path | None, force: bool, quiet: bool
 
 
 def _default_output(traces: Sequence[Trace]) -> Path:
-    paths = [os.path.abspath(trace.path) for trace in traces]
-    name = os.path.basename(os.path.commonpath(paths))
+    paths = [os.path.abspath(trace.path) for trace in traces]  # noqa: PTH100  (links are not followed)
+    name = os.path.basename(os.path.commonpath(paths))  # noqa: PTH119
     return Path(f"{name or 'runs'}-report.html")
 
 

@@ -49,7 +49,7 @@ class Natural(Profile):
 
     profile: str = "natural"
 
-    def apply(self, available: Sequence[int], seed: int) -> Imbalance:
+    def apply(self, available: Sequence[int], seed: int) -> Imbalance:  # noqa: ARG002
         """Return what there is."""
         return Imbalance(list(available), nearer_to_the_smallest(available))
 
@@ -78,7 +78,7 @@ class Ranked(Profile):
         counts = dict(zip(ranked, by_rank, strict=True))
         return self._imbalance([counts[c] for c in range(num_classes)], ranked)
 
-    def _imbalance(self, counts: list[int], ranked: list[int]) -> Imbalance:
+    def _imbalance(self, counts: list[int], ranked: list[int]) -> Imbalance:  # noqa: ARG002
         return Imbalance(counts, nearer_to_the_smallest(counts))
 
 

@@ -72,7 +72,7 @@ class Broadcast:
             g = g.sum(folded)
         return g.flatten(1) if g.dim() > 1 else g[:, None]
 
-    def fits(self, layout: Layout) -> bool:
+    def fits(self, layout: Layout) -> bool:  # noqa: ARG002 - as the others have it
         """Whether the parameter's gradient can be told apart by sample: always."""
         return True
 
@@ -134,7 +134,7 @@ class Normalised:
         """Return the same as a product that is made here."""
         return Broadcast(self.grad_output * self.xhat(), self.shape)
 
-    def fits(self, layout: Layout) -> bool:
+    def fits(self, layout: Layout) -> bool:  # noqa: ARG002 - as the others have it
         """Whether the parameter's gradient can be told apart by sample: always."""
         return True
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from imbdyn.taps.parts import Part
 
 
-class NotCovered(Exception):
+class NotCovered(Exception):  # noqa: N818 - it says what is the case, and is never an error of the user's
     """Raised by a rule for a use of its function that it cannot read; the message says what it cannot read."""
 
 

@@ -103,7 +103,7 @@ class Uploader:
         self._thread = Thread(target=self._work, name="imbdyn-uploader", daemon=True)
         self._thread.start()
 
-    def put(self, path: Path) -> None:
+    def put(self, path: Path) -> None:  # noqa: ARG002 - the folder tells what there is
         """See to it that a new file in the folder is sent; returns at once."""
         self._wake.set()
 

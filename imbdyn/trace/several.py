@@ -108,13 +108,13 @@ class TraceSet(Trace):
 
 
 def _absolute(traces: Sequence[Trace]) -> list[str]:
-    return [os.path.abspath(trace.path) for trace in traces]
+    return [os.path.abspath(trace.path) for trace in traces]  # noqa: PTH100  (links are not followed)
 
 
 def _names(paths: Sequence[PurePath]) -> list[str]:
-    absolute = [os.path.abspath(path) for path in paths]
+    absolute = [os.path.abspath(path) for path in paths]  # noqa: PTH100
     if len(set(absolute)) == 1:
-        return [os.path.basename(path) for path in absolute]
+        return [os.path.basename(path) for path in absolute]  # noqa: PTH119
     common = os.path.commonpath(absolute)
     return [PurePath(path).relative_to(common).as_posix() for path in absolute]
 

@@ -130,7 +130,7 @@ def sums(w: int, grad: int, old: int, *, aligned: bool) -> Kernel:
         "imbdyn.ops.parameter_norms.triton:sum_chunks",
         {"table": "*i64", "first": "i32", "partial": "*fp64"},
         {"W": w, "GRAD": grad, "OLD": old, "ALIGNED": aligned, "BLOCK": 1024},
-        {"num_warps": 4},
+        {"num_warps": 8},
         ("table", "partial"),
     )
 

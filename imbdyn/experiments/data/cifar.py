@@ -40,7 +40,7 @@ class Cifar(Source):
 
     path: str
 
-    def load(self, seed: int) -> SplitData:
+    def load(self, seed: int) -> SplitData:  # noqa: ARG002
         """Return images [N, 3, 32, 32] and their labels. Raises: DataError, MissingPackageError."""
         where, classes = folder(self.path, "data.path"), 10 if self.name == "cifar10" else 100
         if any(where.rglob("*.parquet")):

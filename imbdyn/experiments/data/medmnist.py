@@ -28,7 +28,7 @@ class MedMnist(Source):
     name: str = "medmnist"
     path: str
 
-    def load(self, seed: int) -> SplitData:
+    def load(self, seed: int) -> SplitData:  # noqa: ARG002
         """Return images [N, 1 or 3, H, W] and their labels. Raises: DataError."""
         path = file(self.path, "data.path")
         try:

@@ -34,7 +34,7 @@ class Mnist(Source):
     name: str = "mnist"
     path: str
 
-    def load(self, seed: int) -> SplitData:
+    def load(self, seed: int) -> SplitData:  # noqa: ARG002
         """Return images [N, 1, H, W] and their labels. Raises: DataError."""
         where = folder(self.path, "data.path")
         train, test = _pair(where, "train"), _pair(where, "t10k", "test")

@@ -66,7 +66,7 @@ class Table(Source):
 def _read(path: Path) -> pa.Table:
     try:
         rows = pq.read_table(path) if path.suffix == ".parquet" else pyarrow.csv.read_csv(path)
-        rows.column_names
+        rows.column_names  # noqa: B018  (they may be no UTF-8)
         return rows
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         kind = "Parquet" if path.suffix == ".parquet" else "CSV"

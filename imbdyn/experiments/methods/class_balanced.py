@@ -38,6 +38,6 @@ class ClassBalanced(Method):
     def __post_init__(self) -> None:
         require(0.0 <= self.beta < 1.0, "method.beta must be at least 0 and below 1", self.beta)
 
-    def loss(self, logits: Tensor, labels: Tensor, counts: Tensor, epoch: int) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, counts: Tensor, epoch: int) -> Tensor:  # noqa: ARG002
         """Return the weighted mean."""
         return F.cross_entropy(logits, labels, effective_number_weights(counts, self.beta).to(logits))

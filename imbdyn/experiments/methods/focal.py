@@ -27,7 +27,7 @@ class Focal(Method):
     def __post_init__(self) -> None:
         require(self.gamma >= 0.0, "method.gamma must be at least 0", self.gamma)
 
-    def loss(self, logits: Tensor, labels: Tensor, counts: Tensor, epoch: int) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, counts: Tensor, epoch: int) -> Tensor:  # noqa: ARG002
         """Return the mean."""
         log_p = F.log_softmax(logits, dim=1).gather(1, labels[:, None])[:, 0]
         # -expm1: 1 - p is exact where p is almost 1. At p = 1 the power's own derivative would be infinite or NaN.

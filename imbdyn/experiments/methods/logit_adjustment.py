@@ -37,7 +37,7 @@ class LogitAdjustment(Method):
             return
         shift = self.tau * log_prior(counts)
 
-        def adjust(module: nn.Module, inputs: Any, logits: Tensor) -> Tensor:
+        def adjust(module: nn.Module, inputs: Any, logits: Tensor) -> Tensor:  # noqa: ARG001
             return logits if module.training else logits - shift.to(logits)
 
         model.register_forward_hook(adjust)

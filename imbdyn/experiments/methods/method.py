@@ -26,7 +26,7 @@ class Method:
         """Return the samples of one epoch in their order: int64 indices into `labels`, which are int64 [N]."""
         return torch.randperm(len(labels), generator=generator)
 
-    def loss(self, logits: Tensor, labels: Tensor, counts: Tensor, epoch: int) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, counts: Tensor, epoch: int) -> Tensor:  # noqa: ARG002
         """Return the loss of a batch, a scalar.
 
         Args:

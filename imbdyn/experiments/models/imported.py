@@ -20,7 +20,7 @@ class ImportedModel(ModelSpec):
     options: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments."""
 
-    def build(self, shape: Sequence[int], num_classes: int) -> nn.Module:
+    def build(self, shape: Sequence[int], num_classes: int) -> nn.Module:  # noqa: ARG002
         """Make it. Raises: ConfigError if the call fails or returns something else."""
         make = imported(self.name, "model.name")
         try:

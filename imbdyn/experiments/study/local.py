@@ -107,7 +107,7 @@ def _begin(stop: Any, epochs: Any) -> None:
     signal.signal(signal.SIGINT, _interrupt)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     if _busy:
         raise KeyboardInterrupt
 

@@ -30,7 +30,8 @@ _OF_PARAMETER, _OF_PROGRAM = 3, 2
 
 @triton.jit
 def sum_by_class(d_ptr, row_stride, labels_ptr, label_stride, ignore_index, num_rows, num_columns, column, first_class,
-                 num_classes, KB: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+                 num_classes, KB: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+                 PRECISION: tl.constexpr):  # fmt: skip
     """Return sums [KB, COLUMNS], the classes' squared row norms [KB] over these columns, and their counts [KB]."""
     classes = first_class + tl.arange(0, KB)
     columns = column + tl.arange(0, COLUMNS)

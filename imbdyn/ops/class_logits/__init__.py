@@ -72,11 +72,11 @@ def add_class_logits(sums: Tensor, logits: Tensor, labels: Tensor, *, ignore_ind
     _ADD_CLASS_LOGITS(sums, without_graph(logits), labels, ignore_index)
 
 
-def _fake(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+def _fake(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:  # noqa: ARG001
     return logits.new_empty((len(ClassLogits._fields), logits.shape[1]), dtype=torch.float64)
 
 
-def _fake_add(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
+def _fake_add(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:  # noqa: ARG001
     return None
 
 

@@ -152,7 +152,7 @@ def _sum_kept_parts(
     sum_parts[(triton.cdiv(num_classes, 128),)](sums[7], columns, columns.shape[0], num_classes, 128)
 
 
-def few_config(num_classes: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
+def few_config(num_classes: int, dtype: torch.dtype) -> tuple[int, int, int, int]:  # noqa: ARG001
     """Return rows of a tile, classes rounded up to a power of two, warps, and programs for each multiprocessor."""
     return 32, triton.next_power_of_2(num_classes), 1, 12
 

@@ -115,17 +115,17 @@ def _check(input: Tensor, grad_output: Tensor) -> None:
 def _fake(
     input: Tensor,
     grad_output: Tensor,
-    num_groups: int,
-    across_units: bool,
-    mean: Tensor | None,
-    variance: Tensor | None,
-    eps: float,
+    num_groups: int,  # noqa: ARG001
+    across_units: bool,  # noqa: ARG001
+    mean: Tensor | None,  # noqa: ARG001
+    variance: Tensor | None,  # noqa: ARG001
+    eps: float,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor]:
     dtype = accumulator_dtype(input, grad_output)
     return input.new_empty(input.shape[:2], dtype=dtype), input.new_empty(input.shape[:2], dtype=dtype)
 
 
-def _fake_rows(input: Tensor, grad_output: Tensor, centred: bool, eps: float) -> tuple[Tensor, Tensor]:
+def _fake_rows(input: Tensor, grad_output: Tensor, centred: bool, eps: float) -> tuple[Tensor, Tensor]:  # noqa: ARG001
     dtype, shape = accumulator_dtype(input, grad_output), (input.shape[0], input.shape[2])
     return input.new_empty(shape, dtype=dtype), input.new_empty(shape, dtype=dtype)
 

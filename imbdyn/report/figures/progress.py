@@ -16,7 +16,7 @@ _AXES = {
 _COLUMNS = {"accuracy": {"accuracy": 5, "balanced_accuracy": 3}, "loss": {"loss": 5}}
 
 
-def choices(source: Source) -> Choices:
+def choices(source: Source) -> Choices:  # noqa: ARG001
     """Offer accuracy and loss."""
     return {"measure": list(_AXES)}
 
