@@ -66,9 +66,9 @@ def case(
     return Case(run, others, z.nbytes + y.nbytes, target=target, against="copy" if target else None)
 
 
-#: rows of a tile, classes rounded up, warps, programs for each multiprocessor
+#: rows of a tile or group, classes rounded up, warps, programs for each multiprocessor
 FEW = ((32, 16, 1, 8), (32, 16, 1, 16), (32, 16, 1, 24), (128, 16, 4, 3), (64, 16, 1, 8))
-WHOLE = ((1, 1024, 1, 8), (1, 1024, 1, 32), (2, 1024, 2, 8), (4, 1024, 4, 4), (2, 1024, 1, 8), (4, 1024, 4, 2))
+WHOLE = ((1, 1024, 1, 16), (8, 1024, 1, 16), (32, 1024, 1, 8), (16, 1024, 1, 12), (16, 1024, 2, 8), (16, 1024, 4, 4))
 HUNDRED = ((4, 128, 1, 16), (8, 128, 1, 8), (32, 128, 4, 4))
 
 CASES: dict[str, Callable[[], Case]] = {

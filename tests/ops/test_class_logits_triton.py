@@ -36,13 +36,11 @@ def deterministic(request: pytest.FixtureRequest) -> Iterator[bool]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(params=["few", "whole", "wide"])
+@pytest.fixture(params=["few", "tiles", "long", "wide"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A row a thread where there are few classes, whole rows, or rows as if they were wider than a block."""
-    if request.param != "few":
-        monkeypatch.setattr(implementation, "FEW", 0)
-    if request.param == "wide":
-        monkeypatch.setattr(implementation, "WHOLE", 0)
+    """A row a thread where there are few classes, tiles of rows, long rows, or as if wider than a block."""
+    for name in {"few": (), "tiles": ("FEW",), "long": ("FEW", "TILES"), "wide": ("FEW", "WHOLE")}[request.param]:
+        monkeypatch.setattr(implementation, name, 0)
     return str(request.param)
 
 
@@ -176,10 +174,19 @@ def kernel(
 
 
 def whole(num_classes: int, dtype: torch.dtype, *, deterministic: bool = False) -> Kernel:
-    rows, classes, warps, _ = whole_config(num_classes, dtype)
-    tile = {"CLASSES": classes, "ROWS": rows}
+    rows, classes, warps, _ = whole_config(1 << 20, num_classes, dtype, 132)
+    tiled = num_classes <= implementation.TILES
+    tile = {"CLASSES": classes, "ROWS" if tiled else "GROUP": rows}
     kept = {"rows": "*fp64", "columns": "*fp64"}
-    return kernel(f"{KERNELS}_kernels:whole_rows", num_classes, dtype, tile, warps, kept, deterministic=deterministic)
+    return kernel(
+        f"{KERNELS}_{'kernels:tiles_of_rows' if tiled else 'long:long_rows'}",
+        num_classes,
+        dtype,
+        tile,
+        warps,
+        kept,
+        deterministic=deterministic,
+    )
 
 
 def few(num_classes: int, dtype: torch.dtype) -> Kernel:
@@ -211,7 +218,7 @@ def test_kernels_fit_into_registers() -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_kernel_fits_into_registers(target: str, dtype: torch.dtype) -> None:
-    classes = (17, 100, 1000, 1024, 2048, 4096, 8192)
+    classes = (17, 100, 256, 1000, 1024, 2048, 4096, 8192)
     kernels = [whole(c, dtype, deterministic=d) for c in classes for d in (False, True)]
     kernels += [few(c, dtype) for c in (2, 10, 16)]
     sums = [

@@ -8,16 +8,19 @@ from torch import Tensor
 
 from imbdyn.ops._triton import alignment, launching_on, multiprocessors
 from imbdyn.ops.class_logits.triton_few import few_classes
-from imbdyn.ops.class_logits.triton_kernels import whole_rows
+from imbdyn.ops.class_logits.triton_kernels import tiles_of_rows
+from imbdyn.ops.class_logits.triton_long import long_rows
 from imbdyn.ops.class_logits.triton_sums import sum_by_label, sum_parts
 from imbdyn.ops.class_logits.triton_wide import wide_columns, wide_rows
 
 #: Classes up to which a row is a thread's.
 FEW = 16
+#: Classes up to which several rows are read at a time.
+TILES = 256
 #: Classes up to which a row is held in registers.
 WHOLE = 8192
-#: Rows of a thread, or tiles of a program, that are added in float32 before float64 takes over.
-MOST_TILES = 64
+#: Numbers that are added in float32 before float64 takes over.
+MOST_TERMS = 64
 
 
 def class_logits_triton(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
@@ -48,7 +51,7 @@ def _add_few(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) ->
     num_rows, num_classes = logits.shape
     rows_of_tile, classes, warps, programs_of_processor = few_config(num_classes, logits.dtype)
     tiles = triton.cdiv(num_rows, rows_of_tile)
-    programs = max(min(tiles, programs_of_processor * multiprocessors(logits.device)), triton.cdiv(tiles, MOST_TILES))
+    programs = max(min(tiles, programs_of_processor * multiprocessors(logits.device)), triton.cdiv(tiles, MOST_TERMS))
     ordered = torch.are_deterministic_algorithms_enabled()
     to = sums
     if ordered:
@@ -73,12 +76,16 @@ def _add_few(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) ->
 
 def _add_whole(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
     num_rows, num_classes = logits.shape
-    rows_of_tile, classes, warps, programs_of_processor = whole_config(num_classes, logits.dtype)
-    tiles = triton.cdiv(num_rows, rows_of_tile)
-    programs = max(min(tiles, programs_of_processor * multiprocessors(logits.device)), triton.cdiv(tiles, MOST_TILES))
+    processors = multiprocessors(logits.device)
+    rows, classes, warps, programs_of_processor = whole_config(num_rows, num_classes, logits.dtype, processors)
+    tiles = triton.cdiv(num_rows, rows)
+    tiled = num_classes <= TILES
+    # a tile adds each of its rows to a sum of its own, a group all to one
+    most_tiles = MOST_TERMS if tiled else max(1, MOST_TERMS // rows)
+    programs = max(min(tiles, programs_of_processor * processors), triton.cdiv(tiles, most_tiles))
     kept = _kept_parts(sums, num_rows, programs)
     align = _row_alignment(logits)
-    whole_rows[(programs,)](
+    (tiles_of_rows if tiled else long_rows)[(programs,)](
         logits,
         labels,
         sums,
@@ -90,7 +97,7 @@ def _add_whole(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) 
         ignore_index,
         num_classes,
         classes,
-        rows_of_tile,
+        rows,
         align,
         kept[0] is not None,
         num_warps=warps,
@@ -100,7 +107,7 @@ def _add_whole(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) 
 
 def _add_wide(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
     num_rows, num_classes = logits.shape
-    splits = triton.cdiv(num_rows, 4 * MOST_TILES)
+    splits = triton.cdiv(num_rows, 4 * MOST_TERMS)
     kept = _kept_parts(sums, num_rows, splits)
     align = _row_alignment(logits)
     softmax = torch.empty(2, num_rows, dtype=accumulator(logits.dtype), device=logits.device)
@@ -162,12 +169,18 @@ def wide_config(num_classes: int) -> tuple[int, int, int, int]:
     return min(4096, triton.next_power_of_2(num_classes)), min(1024, triton.next_power_of_2(num_classes)), 4, 8
 
 
-def whole_config(num_classes: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
-    """Return rows of a tile, classes rounded up to a power of two, warps, and programs for each multiprocessor."""
+def whole_config(num_rows: int, num_classes: int, dtype: torch.dtype, processors: int) -> tuple[int, int, int, int]:
+    """Return rows of a tile or group, classes rounded up to a power of two, warps, programs for each multiprocessor."""
     classes = max(triton.next_power_of_2(num_classes), 16)
     of_warp = 512 if dtype == torch.float64 or classes < 128 else 1024  # of which a thread holds a thirty-second thrice
     warps = max(1, min(16, classes // of_warp))
-    return max(1, of_warp * warps // classes), classes, warps, max(1, 16 // warps)
+    programs_of_processor = max(1, 16 // warps)
+    if num_classes <= TILES:
+        return of_warp // classes, classes, 1, programs_of_processor
+    group = 1
+    while group < 16 and 2 * group * programs_of_processor * processors <= num_rows:
+        group *= 2
+    return group, classes, warps, programs_of_processor
 
 
 def _row_alignment(logits: Tensor) -> int:

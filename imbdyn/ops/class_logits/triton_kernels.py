@@ -1,4 +1,4 @@
-"""Triton kernels of class_logits: whole rows at a time, and what the kernels for wide rows share with them.
+"""Triton kernels of class_logits: tiles of whole rows, long rows one by one, and what all its kernels share.
 
 With p = softmax(z), m the largest logit of a row, e_k = exp(z_k - m) and s the sum of e_k: loss = log s - (z_y - m),
 confidence = e_y / s, margin = z_y - max_{k != y} z_k. The label's logit is read by itself and is -inf among the others:
@@ -11,6 +11,17 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice
+
+_FAST = tl.constexpr(not triton.knobs.runtime.interpret)
+
+
+@triton.jit
+def exponential(x):
+    """Return exp(x); of float32, results below its normal numbers are 0 (which saves half of the instructions)."""
+    if _FAST and x.dtype == tl.float32:
+        return libdevice.fast_expf(x)
+    return tl.exp(x)
 
 
 @triton.jit
@@ -69,28 +80,30 @@ def read_rows(others, z_y, k, y, NONE: tl.constexpr, AXIS: tl.constexpr):
     """
     best_other = tl.max(others, AXIS)
     m = tl.maximum(best_other, z_y)
-    e = tl.exp(others - tl.expand_dims(m, AXIS))
-    e_y = tl.exp(z_y - m)
+    e = exponential(others - tl.expand_dims(m, AXIS))
+    e_y = exponential(z_y - m)
     s = tl.sum(e, AXIS) + e_y
     first_best = tl.min(tl.where(others == tl.expand_dims(m, AXIS), k, NONE), AXIS)
     prediction = tl.where(z_y == m, tl.minimum(first_best, y), first_best)
-    p = e * tl.expand_dims(1 / s, AXIS)
+    scale = 1 / s
     if tl.max((s != s).to(tl.int32), 0) > 0:  # a row holds NaN or +inf, or nothing but -inf
-        p = tl.where(k == tl.expand_dims(y, AXIS), 0.0, p)
+        undefined = tl.expand_dims(s != s, AXIS)
+        e = tl.where(undefined, tl.where(k == tl.expand_dims(y, AXIS), 0.0, float("nan")), e)
+        scale = tl.where(s != s, 1.0, scale)
         first_nan = tl.min(tl.where(others != others, k, NONE), AXIS)
         best_other = tl.where(first_nan < NONE, float("nan"), best_other)
         first_nan = tl.where(z_y != z_y, tl.minimum(first_nan, y), first_nan)
         prediction = tl.where(first_nan < NONE, first_nan, prediction)
-    return p, tl.log(s) - (z_y - m), z_y - best_other, e_y / s, prediction
+    return e * tl.expand_dims(scale, AXIS), tl.log(s) - (z_y - m), z_y - best_other, e_y / s, prediction
 
 
 @triton.jit(do_not_specialize=["num_rows", "ignore_index"])
-def whole_rows(
+def tiles_of_rows(
     logits, labels, sums, rows, columns, num_rows, row_stride, column_stride, label_stride, ignore_index,
     NUM_CLASSES: tl.constexpr, CLASSES: tl.constexpr, ROWS: tl.constexpr, ALIGN: tl.constexpr,
     DETERMINISTIC: tl.constexpr,
 ):  # fmt: skip
-    """Add whole rows, ROWS at a time, to `sums` [8, C]; CLASSES is a power of two that holds a row.
+    """Add rows, ROWS at a time, to `sums` [8, C]; CLASSES is a power of two that holds a row.
 
     `row_stride` counts ALIGN elements, to which rows are aligned.
     """
