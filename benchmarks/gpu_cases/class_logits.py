@@ -12,7 +12,7 @@ from gpu_cases import Case
 
 implementation = import_module("imbdyn.ops.class_logits.triton")
 
-Config = tuple[int, int, int, int]
+Config = tuple[int, int, int, int]  # group, classes, warps, programs of a multiprocessor
 
 
 def configured(name: str, config: Config, run: Callable[[], object]) -> Callable[[], object]:
@@ -20,7 +20,7 @@ def configured(name: str, config: Config, run: Callable[[], object]) -> Callable
 
     def with_config() -> object:
         chosen = getattr(implementation, name)
-        setattr(implementation, name, lambda *_: config)
+        setattr(implementation, name, lambda *_: implementation.Config(*config))
         try:
             return run()
         finally:
@@ -66,16 +66,15 @@ def case(
     return Case(run, others, z.nbytes + y.nbytes, target=target, against="copy" if target else None)
 
 
-#: rows of a tile, classes rounded up, warps, programs for each multiprocessor
-FEW = ((32, 16, 1, 8), (32, 16, 1, 16), (32, 16, 1, 24), (128, 16, 4, 3), (64, 16, 1, 8))
-WHOLE = ((1, 1024, 1, 8), (1, 1024, 1, 32), (2, 1024, 2, 8), (4, 1024, 4, 4), (2, 1024, 1, 8), (4, 1024, 4, 2))
-HUNDRED = ((4, 128, 1, 16), (8, 128, 1, 8), (32, 128, 4, 4))
+FEW = ((32, 16, 1, 8), (32, 16, 1, 16), (64, 16, 2, 6))
+LONG = ((16, 1024, 1, 16), (32, 1024, 1, 8), (16, 1024, 2, 8), (16, 1024, 4, 4))
+HUNDRED = ((8, 128, 1, 12), (16, 128, 4, 4))
 
 CASES: dict[str, Callable[[], Case]] = {
     "N 256, C 1000, float32 (a step)": lambda: case(256, 1000, torch.float32, target=None),
     "N 128, C 10, float32 (a step)": lambda: case(128, 10, torch.float32, target=None),
-    "N 65536, C 1000, bfloat16": lambda: case(1 << 16, 1000, torch.bfloat16, "whole_config", WHOLE),
-    "N 65536, C 1000, float32": lambda: case(1 << 16, 1000, torch.float32, "whole_config", WHOLE),
+    "N 65536, C 1000, bfloat16": lambda: case(1 << 16, 1000, torch.bfloat16, "whole_config", LONG),
+    "N 65536, C 1000, float32": lambda: case(1 << 16, 1000, torch.float32, "whole_config", LONG),
     "N 65536, C 1000, bfloat16, half of one class": lambda: case(1 << 16, 1000, torch.bfloat16, majority=0.5),
     "N 1048576, C 10, float32": lambda: case(1 << 20, 10, torch.float32, "few_config", FEW),
     "N 1048576, C 10, bfloat16": lambda: case(1 << 20, 10, torch.bfloat16, "few_config", FEW),

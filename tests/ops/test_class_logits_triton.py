@@ -20,7 +20,7 @@ from imbdyn.ops.class_logits.triton import (
     class_logits_triton,
     few_config,
     whole_config,
-    wide_config,
+    wide_configs,
 )
 
 implementation = import_module("imbdyn.ops.class_logits.triton")  # the package has a function of its own name
@@ -36,13 +36,11 @@ def deterministic(request: pytest.FixtureRequest) -> Iterator[bool]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(params=["few", "whole", "wide"])
+@pytest.fixture(params=["few", "tiles", "long", "wide"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A row a thread where there are few classes, whole rows, or rows as if they were wider than a block."""
-    if request.param != "few":
-        monkeypatch.setattr(implementation, "FEW", 0)
-    if request.param == "wide":
-        monkeypatch.setattr(implementation, "WHOLE", 0)
+    """A row a thread where there are few classes, tiles of rows, long rows, or as if wider than a block."""
+    for name in {"few": (), "tiles": ("FEW",), "long": ("FEW", "TILES"), "wide": ("FEW", "WHOLE")}[request.param]:
+        monkeypatch.setattr(implementation, name, 0)
     return str(request.param)
 
 
@@ -55,6 +53,14 @@ def read(case: Rows) -> ClassLogits:
 @settings(SETTINGS, max_examples=EXAMPLES)
 @given(row_cases(columns=None, classes=(1, 2, 3, 10, 16, 17, 33, 100)))
 def test_matches_reference(case: Rows) -> None:
+    compare(read(case), case)
+
+
+@pytest.mark.parametrize("adding", [0, 1000])
+@pytest.mark.parametrize("num_classes", [10, 100, 300])
+def test_programs_that_add_and_that_store(num_classes: int, adding: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(implementation, "ADDING", adding)
+    case = make_rows(200, num_classes, num_classes, ignored=True)
     compare(read(case), case)
 
 
@@ -144,56 +150,60 @@ def test_a_captured_call_adds_at_every_replay() -> None:
 
 KERNELS = "imbdyn.ops.class_logits.triton"
 ELEMENTS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
-SHARED = 16 << 10  # what the warps of a program tell each other: sums of rows, never rows
+SHARED = 64 << 10  # what the warps of a program tell each other, and blocks of wide rows that are on their way
 
 
-def kernel(
-    name: str,
-    num_classes: int,
-    dtype: torch.dtype,
-    tile: dict[str, int],
-    warps: int,
-    kept: dict[str, str],
-    *,
-    deterministic: bool = False,
-) -> Kernel:
-    """Return the kernel for contiguous logits; `kept` are its pointers that only deterministic sums have."""
+#: Pointers of each kernel beside logits, labels and sums.
+KEPT = {
+    "few_classes": (),
+    "tiles_of_rows": ("rows", "columns"),
+    "long_rows": ("rows", "columns"),
+    "wide_rows": ("rows", "softmax"),
+    "wide_columns": ("softmax", "columns"),
+}
+
+
+def kernel(name: str, num_classes: int, dtype: torch.dtype, tile: dict[str, int], warps: int) -> Kernel:
+    """Return the kernel for contiguous logits; a tile's constants are those of the name."""
+    real = "*fp64" if dtype == torch.float64 else "*fp32"
     pointers = {"logits": f"*{ELEMENTS[dtype]}", "labels": "*i64", "sums": "*fp64"}
-    if "wide" in name:
-        pointers["softmax"] = "*fp64" if dtype == torch.float64 else "*fp32"
-    constants: dict[str, object] = {
-        "label_stride": 1,
-        "NUM_CLASSES": num_classes,
-        "DETERMINISTIC": deterministic,
-        **tile,
-    }
+    pointers |= {one: "*fp64" if one == "rows" else real for one in KEPT[name.split(":")[1]]}
+    constants: dict[str, object] = {"label_stride": 1, "NUM_CLASSES": num_classes, **tile}
     if "few" not in name:
         constants |= {"column_stride": 1, "ALIGN": alignment(dtype.itemsize, num_classes)}
-    if not deterministic:
-        constants |= dict.fromkeys(kept)
-    numbers = dict.fromkeys(("num_rows", "row_stride", "column_stride", "ignore_index"), "i32")
-    return Kernel(name, pointers | kept | numbers, constants, {"num_warps": warps}, tuple(pointers))
+    for one, flag in (("rows", "DETERMINISTIC"), ("columns", "PARTS")):
+        if one in pointers and not tile[flag]:
+            constants[one] = None
+    numbers = dict.fromkeys(("num_rows", "rows_of_program", "row_stride", "column_stride", "ignore_index"), "i32")
+    return Kernel(
+        f"{KERNELS}_{name}",
+        pointers | numbers,
+        constants,
+        {"num_warps": warps},
+        tuple(p for p in pointers if p not in constants),
+    )
 
 
-def whole(num_classes: int, dtype: torch.dtype, *, deterministic: bool = False) -> Kernel:
-    rows, classes, warps, _ = whole_config(num_classes, dtype)
-    tile = {"CLASSES": classes, "ROWS": rows}
-    kept = {"rows": "*fp64", "columns": "*fp64"}
-    return kernel(f"{KERNELS}_kernels:whole_rows", num_classes, dtype, tile, warps, kept, deterministic=deterministic)
+def whole(num_classes: int, dtype: torch.dtype, *, deterministic: bool = False, parts: bool = True) -> Kernel:
+    config = whole_config(1 << 20, num_classes, dtype, 132)
+    tile = {"CLASSES": config.classes, "GROUP": config.group, "DETERMINISTIC": deterministic, "PARTS": parts}
+    name = "kernels:tiles_of_rows" if num_classes <= implementation.TILES else "long:long_rows"
+    return kernel(name, num_classes, dtype, tile, config.warps)
 
 
-def few(num_classes: int, dtype: torch.dtype) -> Kernel:
-    rows, classes, warps, _ = few_config(num_classes, dtype)
-    tile = {"CLASSES": classes, "ROWS": rows}
-    return kernel(f"{KERNELS}_few:few_classes", num_classes, dtype, tile, warps, {})
+def few(num_classes: int, dtype: torch.dtype, *, deterministic: bool = True) -> Kernel:
+    config = few_config(num_classes, dtype)
+    tile = {"CLASSES": config.classes, "ROWS": config.group, "DETERMINISTIC": deterministic}
+    return kernel("few:few_classes", num_classes, dtype, tile, config.warps)
 
 
-def wide(num_classes: int, dtype: torch.dtype) -> list[Kernel]:
-    along_rows, along_columns, rows, warps = wide_config(num_classes)
-    tiles = {"rows": {"CLASSES": along_rows}, "columns": {"CLASSES": along_columns, "ROWS": rows}}
+def wide(num_classes: int, dtype: torch.dtype, *, deterministic: bool = False) -> list[Kernel]:
+    rows, columns = wide_configs(num_classes)
+    along_rows = {"CLASSES": rows.classes, "STAGES": implementation.STAGES, "DETERMINISTIC": deterministic}
+    along_columns = {"CLASSES": columns.classes, "ROWS": columns.group, "PARTS": deterministic}
     return [
-        kernel(f"{KERNELS}_wide:wide_{along}", num_classes, dtype, tile, warps, {along: "*fp64"})
-        for along, tile in tiles.items()
+        kernel("wide:wide_rows", num_classes, dtype, along_rows, rows.warps),
+        kernel("wide:wide_columns", num_classes, dtype, along_columns, columns.warps),
     ]
 
 
@@ -211,9 +221,11 @@ def test_kernels_fit_into_registers() -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_kernel_fits_into_registers(target: str, dtype: torch.dtype) -> None:
-    classes = (17, 100, 1000, 1024, 2048, 4096, 8192)
-    kernels = [whole(c, dtype, deterministic=d) for c in classes for d in (False, True)]
-    kernels += [few(c, dtype) for c in (2, 10, 16)]
+    classes = (17, 100, 256, 1000, 1024, 2048, 4096, 8192)
+    flags = (False, True)
+    kernels = [whole(c, dtype, deterministic=d, parts=p) for c in classes for d, p in ((False, False), (True, True))]
+    kernels += [few(c, dtype, deterministic=d) for c in (2, 10, 16) for d in flags]
+    kernels += [one for d in flags for one in wide(130_000, dtype, deterministic=d)]
     sums = [
         Kernel(
             f"{KERNELS}_sums:sum_by_label",
@@ -225,8 +237,8 @@ def test_every_kernel_fits_into_registers(target: str, dtype: torch.dtype) -> No
         Kernel(
             f"{KERNELS}_sums:sum_parts",
             {"sums": "*fp64", "parts": "*fp64", "num_parts": "i32"},
-            {"WIDTH": 7000, "BLOCK": 128},
+            {"FIRST": 0, "WIDTH": 7000, "PARTS": 128, "BLOCK": 16},
             {"num_warps": 4},
         ),
     ]
-    assert_fit([*kernels, *wide(130_000, dtype), *sums], target)
+    assert_fit([*kernels, *sums], target)

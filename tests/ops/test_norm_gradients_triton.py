@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -17,15 +18,16 @@ from triton_device import DEVICE, EXAMPLES
 from imbdyn.ops import NormGradients
 from imbdyn.ops.norm_gradients.portable import norm_gradients_portable, norm_gradients_rows_portable
 from imbdyn.ops.norm_gradients.reference import norm_gradients_reference, norm_gradients_rows_reference
-from imbdyn.ops.norm_gradients.triton import (
+from imbdyn.ops.norm_gradients.triton import norm_gradients_rows_triton, norm_gradients_triton
+from imbdyn.ops.norm_gradients.triton_plan import (
+    MOST_COLUMNS,
+    STAGES,
     channels_config,
-    norm_gradients_rows_triton,
-    norm_gradients_triton,
     places_config,
+    plan_channels,
+    plan_rows,
     rows_config,
 )
-
-implementation = import_module("imbdyn.ops.norm_gradients.triton")  # the package has a function of its own name
 
 # NumPy, by which the interpreter computes, warns of what the formula gives as well: NaN of infinities
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -35,10 +37,15 @@ SIZES = (1, 2, 3, 15, 16, 17, 33, 64, 65, 130)
 
 
 @pytest.fixture(params=["whole units", "parts"])
-def division(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def division(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Few programs, or units divided into as many parts as can be."""
-    monkeypatch.setattr(implementation, "FEW_PROGRAMS", 1 if request.param == "whole units" else 1 << 20)
-    return str(request.param)
+    few = 0 if request.param == "whole units" else 1 << 20
+    monkeypatch.setattr(sys.modules[plan_rows.__module__], "FEW_PROGRAMS", few)
+    for plan in (plan_channels, plan_rows):
+        plan.cache_clear()
+    yield str(request.param)
+    for plan in (plan_channels, plan_rows):
+        plan.cache_clear()
 
 
 def by_channels(
@@ -157,7 +164,7 @@ def test_float64_and_wide_rows_come_from_plain_torch() -> None:
     x, dy = make_pair((2, 3, 5), (torch.float64, torch.float32))
     check_channels(x, dy, 3, True)
     check_rows(x, dy, True)
-    check_rows(*make_pair((1, 2, implementation.MOST_COLUMNS + 1)), True)
+    check_rows(*make_pair((1, 2, MOST_COLUMNS + 1)), True)
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 5), (3, 0, 5), (3, 4, 0)])
@@ -179,11 +186,13 @@ def test_results_are_the_same_bits_every_time(layout: str) -> None:
 
 
 KERNELS = "imbdyn.ops.norm_gradients.triton"
-SHARED = 32 << 10  # what the warps of a program tell each other: sums, never elements
+SHARED = 64 << 10  # what the warps of a program tell each other, and blocks that are on their way
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
-def channel_kernel(name: str, tile: tuple[int, int, int], dtype: torch.dtype, mode: str, align: int) -> Kernel:
+def channel_kernel(
+    name: str, tile: tuple[int, int, int], dtype: torch.dtype, mode: str, align: int, *, long: bool = True
+) -> Kernel:
     channels, places, warps = tile
     element = f"*{TYPES[dtype]}"
     pointers = {"x": element, "dy": element, "weight": "*fp32", "bias": "*fp32"}
@@ -193,6 +202,7 @@ def channel_kernel(name: str, tile: tuple[int, int, int], dtype: torch.dtype, mo
     strides = [f"{t}_{of}" for t in ("x", "dy") for of in ("unit", "channel", "place")]
     along = "place" if name == "places_along" else "channel"
     constants: dict[str, object] = {"CHANNELS": channels, "PLACES": places, "ALIGN": align, "MODE": mode}
+    constants |= {"LONG": long, "STAGES": STAGES}
     constants |= {f"x_{along}": 1, f"dy_{along}": 1}
     constants |= dict.fromkeys({"kept", "mean", "variance"} - other.keys())
     numbers = dict.fromkeys((*lengths, *strides), "i32") | {"eps": "fp32"}
@@ -207,6 +217,7 @@ def row_kernel(columns: int, dtype: torch.dtype) -> Kernel:
     numbers = ("units", "rows", "columns", "of_part", "x_unit", "x_row", "dy_unit", "dy_row")
     constants: dict[str, object] = {"x_column": 1, "dy_column": 1, "CENTRED": True}
     constants |= {"ROWS": rows, "COLUMNS": block, "ALIGN": 16 // dtype.itemsize}
+    constants["STAGES"] = STAGES if block < 4096 else 2
     signature = pointers | dict.fromkeys(numbers, "i32") | {"eps": "fp32"}
     return Kernel(f"{KERNELS}_rows:whole_rows", signature, constants, {"num_warps": warps}, tuple(pointers))
 
@@ -214,10 +225,13 @@ def row_kernel(columns: int, dtype: torch.dtype) -> Kernel:
 def join_kernels() -> list[Kernel]:
     pointers = dict.fromkeys(("weight", "bias", "kept"), "*fp32")
     shared = pointers | dict.fromkeys(("units", "channels", "parts", "of_part", "places"), "i32") | {"eps": "fp32"}
-    tile = {"UNITS": 32, "CHANNELS": 32}
+    tiles = [{"READ": 128, "WRITTEN": written, "CHANNELS": 8} for written in (16, 128)]
     return [
-        Kernel(f"{KERNELS}_join:join_across_units", shared | {"of_program": "i32"}, tile, {"num_warps": 4}),
-        Kernel(f"{KERNELS}_join:join_groups", shared | {"of_group": "i32"}, {"CHANNELS": 1024}, {"num_warps": 4}),
+        *(
+            Kernel(f"{KERNELS}_join:join_across_units", shared | {"of_program": "i32"}, t, {"num_warps": 4})
+            for t in tiles
+        ),
+        Kernel(f"{KERNELS}_join:join_groups", shared | {"of_group": "i32"}, {"CHANNELS": 256}, {"num_warps": 1}),
         Kernel(f"{KERNELS}_join:join_groups", shared | {"of_group": "i32"}, {"CHANNELS": 16}, {"num_warps": 1}),
         Kernel(
             f"{KERNELS}_join:sum_parts",
@@ -251,7 +265,7 @@ def test_every_kernel_fits_into_registers(target: str, dtype: torch.dtype) -> No
     modes = ("own", "given", "joined", "given, part")
     align = 16 // dtype.itemsize
     kernels = [
-        channel_kernel("places_along", places_config(p), dtype, mode, a)
+        channel_kernel("places_along", places_config(p), dtype, mode, a, long=p > 1024)
         for p, a in ((49, 1), (196, 4), (3136, align))
         for mode in modes
     ]

@@ -55,13 +55,17 @@ def sum_by_label(
 
 
 @triton.jit(do_not_specialize=["num_parts"])
-def sum_parts(sums, parts, num_parts, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """Add `parts` [num_parts, WIDTH] in their order to `sums` [WIDTH]."""
+def sum_parts(
+    sums, parts, num_parts, FIRST: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Add `parts` [num_parts, WIDTH] to `sums` [WIDTH], which begin at its element FIRST, always in one order."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     exists = i < WIDTH
-    total = tl.load(sums + i, mask=exists, other=0.0)
-    at = parts + i
-    for _ in range(num_parts):
-        total += tl.load(at, mask=exists, other=0.0)
-        at += WIDTH
-    tl.store(sums + i, total, mask=exists)
+    part = tl.arange(0, PARTS)
+    at = parts + part.to(tl.int64)[:, None] * WIDTH + i[None, :]
+    total = tl.zeros([PARTS, BLOCK], tl.float64)
+    for first in range(0, num_parts, PARTS):
+        total += tl.load(at, mask=(first + part < num_parts)[:, None] & exists[None, :], other=0.0).to(tl.float64)
+        at += PARTS * WIDTH
+    to = sums + FIRST + i
+    tl.store(to, tl.load(to, mask=exists, other=0.0) + tl.sum(total, 0), mask=exists)

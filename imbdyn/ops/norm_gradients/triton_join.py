@@ -20,7 +20,9 @@ def _reciprocal(n):
 @triton.jit
 def _scale_of(m2, weight, eps):
     """Return 1 / sqrt(variance + eps), float32, of float64 sums of squares and 1 / n."""
-    return 1 / tl.sqrt_rn((m2 * weight).to(tl.float32) + eps)
+    # rounding may leave a sum of squares below 0, and fmax would hide a NaN
+    variance = tl.maximum((m2 * weight).to(tl.float32), 0.0, propagate_nan=tl.PropagateNan.ALL)
+    return tl.div_rn(1.0, tl.sqrt_rn(variance + eps))
 
 
 @triton.jit
@@ -58,37 +60,37 @@ def _write_units(
 @triton.jit(do_not_specialize=["units", "channels", "parts", "of_part", "places", "of_program"])
 def join_across_units(
     weight, bias, kept, units, channels, parts, of_part, places, of_program, eps,
-    UNITS: tl.constexpr, CHANNELS: tl.constexpr,
+    READ: tl.constexpr, WRITTEN: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Weight and bias [U, C] of `of_program` units and CHANNELS channels, whose statistics all units share.
 
     `kept` [5, U * parts, C] is what `finish` has left: b, cross moment, m2 and the two halves of the mean. Each program
-    joins the statistics itself, from the second level of the cache.
+    joins the statistics itself, READ parts at a time, in float64 and about the mean of the first part, and then writes
+    WRITTEN units at a time.
     """
     channel = (tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS))[None, :]
-    of_tile = tl.arange(0, UNITS)[:, None]
+    read = tl.arange(0, READ)[:, None]
     weight_of_place = _reciprocal(units.to(tl.float64) * places)
     size = units.to(tl.int64) * parts * channels
-    mean = tl.zeros([UNITS, CHANNELS], tl.float64)
-    for first in range(0, units * parts, UNITS):
-        part = first + of_tile
-        exists = (part < units * parts) & (channel < channels)
-        of_parts = _mean_of(kept, size, part.to(tl.int64) * channels + channel, exists)
-        mean += of_parts * _places_of(part, parts, of_part, places)
-    mean = (tl.sum(mean, 0) * weight_of_place)[None, :]
-    m2 = tl.zeros([UNITS, CHANNELS], tl.float64)
-    for first in range(0, units * parts, UNITS):
-        part = first + of_tile
+    shift = _mean_of(kept, size, channel, channel < channels)
+    s = tl.zeros([READ, CHANNELS], tl.float64)
+    q = tl.zeros([READ, CHANNELS], tl.float64)
+    for first in range(0, units * parts, READ):
+        part = first + read
         exists = (part < units * parts) & (channel < channels)
         at = part.to(tl.int64) * channels + channel
-        off = tl.where(exists, _mean_of(kept, size, at, exists) - mean, 0.0)
-        m2 += tl.load(kept + 2 * size + at, mask=exists, other=0.0)
-        m2 += off * off * _places_of(part, parts, of_part, places)
-    scale = _scale_of(tl.sum(m2, 0), weight_of_place, eps)[None, :]
-    for first in range(0, of_program, UNITS):
-        unit = (tl.program_id(1) * of_program + first + of_tile).to(tl.int64)
-        exists = (first + of_tile < of_program) & (unit < units) & (channel < channels)
-        _write_units(weight, bias, kept, size, unit, channel, exists, mean, scale, parts, channels, UNITS, CHANNELS)
+        off = tl.where(exists, _mean_of(kept, size, at, exists) - shift, 0.0)
+        weighted = off * _places_of(part, parts, of_part, places)
+        s += weighted
+        q += off * weighted + tl.load(kept + 2 * size + at, mask=exists, other=0.0)
+    off = tl.sum(s, 0) * weight_of_place
+    scale = _scale_of(tl.sum(q, 0) - off * tl.sum(s, 0), weight_of_place, eps)[None, :]
+    mean = shift + off[None, :]
+    written = tl.arange(0, WRITTEN)[:, None]
+    for first in range(0, of_program, WRITTEN):
+        unit = (tl.program_id(1) * of_program + first + written).to(tl.int64)
+        exists = (first + written < of_program) & (unit < units) & (channel < channels)
+        _write_units(weight, bias, kept, size, unit, channel, exists, mean, scale, parts, channels, WRITTEN, CHANNELS)
 
 
 @triton.jit(do_not_specialize=["units", "channels", "parts", "of_part", "places", "of_group"])

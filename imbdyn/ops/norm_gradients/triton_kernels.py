@@ -38,11 +38,11 @@ def finish(weight, bias, kept, size, at, exists, variance, shift, s, q, b, c, n,
         variance = m2 / n
     if MODE == "own" or MODE == "given":
         tl.store(bias + at, b, mask=exists)
-        tl.store(weight + at, c / tl.sqrt_rn(variance + eps), mask=exists)
+        tl.store(weight + at, c * tl.div_rn(1.0, tl.sqrt_rn(variance + eps)), mask=exists)
     else:
         tl.store(kept + at, b, mask=exists)
         if MODE == "given, part":
-            tl.store(kept + size + at, c / tl.sqrt_rn(variance + eps), mask=exists)
+            tl.store(kept + size + at, c * tl.div_rn(1.0, tl.sqrt_rn(variance + eps)), mask=exists)
         else:
             tl.store(kept + size + at, c, mask=exists)
             tl.store(kept + 2 * size + at, m2, mask=exists)
@@ -56,11 +56,12 @@ def finish(weight, bias, kept, size, at, exists, variance, shift, s, q, b, c, n,
 def places_along(
     x, dy, weight, bias, kept, mean, variance, units, channels, places, of_part, x_unit, x_channel, x_place,
     dy_unit, dy_channel, dy_place, eps, CHANNELS: tl.constexpr, PLACES: tl.constexpr, ALIGN: tl.constexpr,
-    MODE: tl.constexpr,
+    MODE: tl.constexpr, LONG: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Sums of the part `program_id(1)` of CHANNELS channels (counted over all units), PLACES neighbours at a time.
 
-    Unit and channel strides, `places` and `of_part` (places of a part) count ALIGN elements.
+    Unit and channel strides, `places` and `of_part` (places of a part) count ALIGN elements. LONG: a part has more than
+    PLACES; STAGES - 1 blocks of them are on their way while one is read.
     """
     row = tl.program_id(0).to(tl.int64) * CHANNELS + tl.arange(0, CHANNELS)
     exists = row < units.to(tl.int64) * channels
@@ -86,7 +87,7 @@ def places_along(
     q = d * d
     b = g
     c = g * d
-    for first in range(PLACES, of_part * ALIGN, PLACES):
+    for first in tl.range(PLACES, of_part * ALIGN if LONG else PLACES, PLACES, num_stages=STAGES):
         at = (first + place).to(tl.int64)
         within = exists[:, None] & (first + place < end - start)
         d = tl.load(x_row[:, None] + at * x_place, mask=within, other=0.0).to(tl.float32)
@@ -108,10 +109,11 @@ def places_along(
 def channels_along(
     x, dy, weight, bias, kept, mean, variance, units, channels, places, of_part, x_unit, x_channel, x_place, dy_unit,
     dy_channel, dy_place, eps, CHANNELS: tl.constexpr, PLACES: tl.constexpr, ALIGN: tl.constexpr, MODE: tl.constexpr,
+    LONG: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Sums of the part `program_id(1)` of CHANNELS neighbouring channels of a unit, PLACES at a time.
 
-    Unit and place strides and `channels` count ALIGN elements.
+    Unit and place strides and `channels` count ALIGN elements. LONG and STAGES are as above.
     """
     blocks = tl.cdiv(channels * ALIGN, CHANNELS)
     channel = tl.program_id(0) % blocks * CHANNELS + tl.arange(0, CHANNELS)
@@ -137,7 +139,7 @@ def channels_along(
     q = d * d
     b = g
     c = g * d
-    for first in range(PLACES, of_part, PLACES):
+    for first in tl.range(PLACES, of_part if LONG else PLACES, PLACES, num_stages=STAGES):
         at = (first + place).to(tl.int64)
         within = exists[None, :] & (first + place < end)
         d = tl.load(x_column + at * x_place * ALIGN, mask=within, other=0.0).to(tl.float32)

@@ -13,11 +13,13 @@ import triton.language as tl
 def whole_rows(
     x, dy, weight, bias, kept, units, rows, columns, of_part, x_unit, x_row, x_column, dy_unit, dy_row, dy_column, eps,
     CENTRED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ALIGN: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """Sum dy * xhat and dy over `of_part` rows of a unit, ROWS at a time, to weight and bias [U, columns].
 
     If `kept` is not None, to it: [2 (bias, weight), U, parts, columns]. COLUMNS is a power of two that holds a row.
-    Unit and row strides and `columns` count ALIGN elements.
+    Unit and row strides and `columns` count ALIGN elements. STAGES - 1 tiles of rows are on their way
+    while one is read.
     """
     column = tl.arange(0, COLUMNS)[None, :]
     exists = column < columns * ALIGN
@@ -29,7 +31,7 @@ def whole_rows(
     of_weight = tl.zeros([ROWS, COLUMNS], tl.float32)
     of_bias = tl.zeros([ROWS, COLUMNS], tl.float32)
     n = columns * ALIGN
-    for first in range(0, of_part, ROWS):
+    for first in tl.range(0, of_part, ROWS, num_stages=STAGES):
         row = start + first + tl.arange(0, ROWS)[:, None]
         within = (row < end) & exists
         row = row.to(tl.int64)
@@ -40,9 +42,9 @@ def whole_rows(
             # what the mean lost when it was rounded: 1e4 has steps of 1e-3 in float32
             off = tl.sum(d, 1) / n
             variance = tl.sum(d * d, 1) / n - off * off
-            xhat = (d - off[:, None]) * (1 / tl.sqrt_rn(variance + eps))[:, None]
+            xhat = (d - off[:, None]) * tl.div_rn(1.0, tl.sqrt_rn(variance + eps))[:, None]
         else:
-            xhat = d * (1 / tl.sqrt_rn(tl.sum(d * d, 1) / n + eps))[:, None]
+            xhat = d * tl.div_rn(1.0, tl.sqrt_rn(tl.sum(d * d, 1) / n + eps))[:, None]
         of_weight += tl.where(within, g * xhat, 0.0)
         of_bias += g
     column = tl.arange(0, COLUMNS)
