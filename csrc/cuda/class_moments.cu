@@ -196,7 +196,7 @@ void launch(const Matrix& features, const Plan& plan, const MomentsMemory& momen
                     reinterpret_cast<uintptr_t>(features.data) % 16 == 0;
   const int64_t classes = plan.lines - 2 * plan.windows;
   const bool few_rows = features.rows < 8 * classes;  // of a class
-  const bool narrow = features.columns <= 2 * 32 * kSize;
+  const bool narrow = features.columns <= 2 * 32 * kSize || !plan.many_blocks;
   if (!wide) {
     launch_lines<T, false, 8, 1>(features, plan, memory, results, partial, stream);
   } else if (narrow && few_rows) {

@@ -91,7 +91,7 @@ def assert_same(got: Moments, expected: Moments) -> None:
 
 
 #: Rows, columns, classes: pairs and digits (one and two of them), lines by class and by place, with and without chunks.
-SHAPES = [(33, 8, 5), (300, 264, 7), (3000, 5, 70), (2500, 3, 3000)]
+SHAPES = [(33, 8, 5), (700, 264, 7), (3000, 5, 70), (2500, 3, 3000)]
 MORE_SHAPES = [
     *((1, 1, 1), (64, 300, 40), (5, 4, 700), (1500, 8, 2), (2048, 3, 33), (1100, 4, 1200), (2049, 8, 1), (5000, 8, 3)),
     *((2100, 4, 200), (2100, 4, 2047), (2100, 2, 2048), (130, 528, 3), (100, 1032, 30)),
