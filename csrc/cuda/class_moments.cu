@@ -52,11 +52,21 @@ struct Results {
   }
 };
 
+/// Warps that a multiprocessor is to hold at a time, which bounds their registers. (For Blackwell's the compiler needs
+/// more of them.)
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+template <bool kWide>
+constexpr int kResidentWarps = 16;
+#else
+template <bool kWide>
+constexpr int kResidentWarps = kWide ? 24 : 16;
+#endif
+
 /// The moments of one line and one panel of columns: of a class into the results, of a chunk into `partial`.
 ///
 /// kAcross warps lie side by side and take 512 bytes of a row each, a lane 16 of them; kDown share the rows.
 template <class T, bool kWide, int kDown, int kAcross>
-__global__ void __launch_bounds__(32 * kDown * kAcross, (kWide ? 24 : 16) / (kDown * kAcross))
+__global__ void __launch_bounds__(32 * kDown * kAcross, kResidentWarps<kWide> / (kDown * kAcross))
     moments_of_lines(Matrix features, const int32_t* order, const Line* lines, int64_t chunk_lines, Chunking chunking,
                      bool by_class, unsigned panels, Results<Real<T>> results, Partial<Real<T>> partial) {
   constexpr int kSize = kColumns<T>;
