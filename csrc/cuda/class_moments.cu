@@ -139,15 +139,11 @@ __global__ void __launch_bounds__(32 * kDown * kAcross, kResidentWarps<kWide> / 
     __syncthreads();
   }
   for (int j = static_cast<int>(threadIdx.x); j < kPanel && panel + j < columns; j += kThreads) {
-    Merger merger = merger_from(means[0][j]);
-    for (int part = 0; part < kDown; ++part) {
-      const auto n = static_cast<double>(size_of({share.rows, share.count, part, kDown}));
-      merger.add(Moments{n, means[part][j], static_cast<double>(squares[part][j])});
-    }
+    const Moments moments = merge_shares(share, kDown, &means[0][j], &squares[0][j], kPanel);
     if (of_chunk) {
-      partial.store(number, panel + j, merger.result());
+      partial.store(number, panel + j, moments);
     } else {
-      results.store(line, panel + j, merger.result());
+      results.store(line, panel + j, moments);
     }
   }
 }
