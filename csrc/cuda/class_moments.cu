@@ -52,11 +52,21 @@ struct Results {
   }
 };
 
+/// Warps that a multiprocessor is to hold at a time, which bounds their registers. (For Blackwell's the compiler needs
+/// more of them.)
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+template <bool kWide>
+constexpr int kResidentWarps = 16;
+#else
+template <bool kWide>
+constexpr int kResidentWarps = kWide ? 24 : 16;
+#endif
+
 /// The moments of one line and one panel of columns: of a class into the results, of a chunk into `partial`.
 ///
 /// kAcross warps lie side by side and take 512 bytes of a row each, a lane 16 of them; kDown share the rows.
 template <class T, bool kWide, int kDown, int kAcross>
-__global__ void __launch_bounds__(32 * kDown * kAcross, (kWide ? 24 : 16) / (kDown * kAcross))
+__global__ void __launch_bounds__(32 * kDown * kAcross, kResidentWarps<kWide> / (kDown * kAcross))
     moments_of_lines(Matrix features, const int32_t* order, const Line* lines, int64_t chunk_lines, Chunking chunking,
                      bool by_class, unsigned panels, Results<Real<T>> results, Partial<Real<T>> partial) {
   constexpr int kSize = kColumns<T>;
@@ -129,15 +139,11 @@ __global__ void __launch_bounds__(32 * kDown * kAcross, (kWide ? 24 : 16) / (kDo
     __syncthreads();
   }
   for (int j = static_cast<int>(threadIdx.x); j < kPanel && panel + j < columns; j += kThreads) {
-    Merger merger = merger_from(means[0][j]);
-    for (int part = 0; part < kDown; ++part) {
-      const auto n = static_cast<double>(size_of({share.rows, share.count, part, kDown}));
-      merger.add(Moments{n, means[part][j], static_cast<double>(squares[part][j])});
-    }
+    const Moments moments = merge_shares(share, kDown, &means[0][j], &squares[0][j], kPanel);
     if (of_chunk) {
-      partial.store(number, panel + j, merger.result());
+      partial.store(number, panel + j, moments);
     } else {
-      results.store(line, panel + j, merger.result());
+      results.store(line, panel + j, moments);
     }
   }
 }
@@ -196,7 +202,7 @@ void launch(const Matrix& features, const Plan& plan, const MomentsMemory& momen
                     reinterpret_cast<uintptr_t>(features.data) % 16 == 0;
   const int64_t classes = plan.lines - 2 * plan.windows;
   const bool few_rows = features.rows < 8 * classes;  // of a class
-  const bool narrow = features.columns <= 2 * 32 * kSize;
+  const bool narrow = features.columns <= 2 * 32 * kSize || !plan.many_blocks;
   if (!wide) {
     launch_lines<T, false, 8, 1>(features, plan, memory, results, partial, stream);
   } else if (narrow && few_rows) {

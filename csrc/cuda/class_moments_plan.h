@@ -21,6 +21,9 @@ constexpr int kLeastChunkBits = 7;
 constexpr int kMostChunkBits = 10;
 constexpr int64_t kBlocksWanted = 1024;
 
+/// Up to 2^bits rows, no class has more than one chunk: the launch that merges them would cost more than it saves.
+constexpr int kOneChunkBits = 9;
+
 /// Bytes of a row that a block reads.
 constexpr int64_t kPanelBytes = 2048;
 
@@ -67,6 +70,8 @@ IMBDYN_HOST_DEVICE inline int32_t class_of(const Labels& labels, int64_t row) {
 
 /// How a call is done; offsets into its memory are bytes.
 struct Plan {
+  /// Whether there are enough chunks of kPanelBytes a row for a GPU.
+  bool many_blocks;
   Chunking chunking;
   int64_t windows;
   int64_t lines;
@@ -83,10 +88,11 @@ struct Plan {
 inline Plan make_plan(int64_t rows, int64_t columns, int64_t num_classes, int64_t element_bytes, int64_t real_bytes) {
   Plan plan{};
   const int64_t panels = (columns * element_bytes + kPanelBytes - 1) / kPanelBytes;
-  plan.chunking.bits = kLeastChunkBits;
+  plan.chunking.bits = rows <= int64_t{1} << kOneChunkBits ? kOneChunkBits : kLeastChunkBits;
   while (plan.chunking.bits < kMostChunkBits && (rows * panels >> plan.chunking.bits) > kBlocksWanted) {
     ++plan.chunking.bits;
   }
+  plan.many_blocks = rows * panels >> plan.chunking.bits > kBlocksWanted / 4;
   plan.windows = rows > plan.chunking.rows() ? plan.chunking.chunks(rows) : 0;
   plan.by_class = num_classes <= rows;
   plan.lines = 2 * plan.windows + (plan.by_class ? num_classes : rows);

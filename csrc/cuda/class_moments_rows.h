@@ -180,6 +180,26 @@ struct Merger {
 
 IMBDYN_HOST_DEVICE inline Merger merger_from(double origin) { return {origin, 0, 0, 0, 0, 0}; }
 
+/// Merges the shares of `parts` threads, in two passes: shares may be of one row each, so that no one of them is a good
+/// origin. Part k has mean[k * stride] and m2[k * stride].
+template <class A>
+IMBDYN_HOST_DEVICE inline Moments merge_shares(const Share& all, int parts, const double* mean, const A* m2,
+                                               int stride) {
+  Merger merger = merger_from(mean[0]);
+  for (int k = 0; k < parts; ++k) {
+    const auto n = static_cast<double>(size_of({all.rows, all.count, k, parts}));
+    merger.add(Moments{n, mean[k * stride], static_cast<double>(m2[k * stride])});
+  }
+  Moments result = merger.result();
+  result.m2 = merger.m2;
+  for (int k = 0; k < parts && k < all.count; ++k) {
+    const auto n = static_cast<double>(size_of({all.rows, all.count, k, parts}));
+    const double d = mean[k * stride] - result.mean;
+    result.m2 += n * d * d;
+  }
+  return result;
+}
+
 /// Moments so far with those of more rows (Chan, Golub and LeVeque, 1979); an infinite mean stays.
 IMBDYN_HOST_DEVICE inline Moments merged(const Moments& before, const Moments& added) {
   const double n = before.n + added.n;

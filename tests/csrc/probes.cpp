@@ -35,35 +35,32 @@ extern "C" void moments_on_host(const float* data, std::int64_t columns, std::in
   using namespace imbdyn;
   const Matrix features{data, ElementType::float32, count, columns, row_stride, column_stride};
   constexpr int kSize = kColumns<float>;
+  constexpr int kMostWarps = 8;
   for (std::int64_t first = 0; first < columns; first += 32 * kSize) {
     for (int lane = 0; lane < 32; ++lane) {
-      Merger mergers[kSize];
+      double means[kMostWarps][kSize];
+      float squares[kMostWarps][kSize];
       for (int warp = 0; warp < warps; ++warp) {
         const Share share{rows, count, warp, warps};
         if (size_of(share) == 0) continue;
-        double means[kSize], sums[kSize];
-        float squares[kSize];
         if (two_passes) {
+          double sums[kSize];
           wide ? lane_sums<float, true>(features, share, first, lane, nullptr, sums)
                : lane_sums<float, false>(features, share, first, lane, nullptr, sums);
-          for (int k = 0; k < kSize; ++k) means[k] = sums[k] / size_of(share);
-          wide ? lane_sums<float, true>(features, share, first, lane, means, sums)
-               : lane_sums<float, false>(features, share, first, lane, means, sums);
-          for (int k = 0; k < kSize; ++k) squares[k] = static_cast<float>(sums[k]);
+          for (int k = 0; k < kSize; ++k) means[warp][k] = sums[k] / size_of(share);
+          wide ? lane_sums<float, true>(features, share, first, lane, means[warp], sums)
+               : lane_sums<float, false>(features, share, first, lane, means[warp], sums);
+          for (int k = 0; k < kSize; ++k) squares[warp][k] = static_cast<float>(sums[k]);
         } else {
-          wide ? lane_moments<float, true>(features, share, first, lane, means, squares)
-               : lane_moments<float, false>(features, share, first, lane, means, squares);
-        }
-        for (int k = 0; k < kSize; ++k) {
-          if (warp == 0) mergers[k] = merger_from(means[k]);
-          mergers[k].add(Moments{static_cast<double>(size_of(share)), means[k], squares[k]});
+          wide ? lane_moments<float, true>(features, share, first, lane, means[warp], squares[warp])
+               : lane_moments<float, false>(features, share, first, lane, means[warp], squares[warp]);
         }
       }
       for (int k = 0; k < kSize; ++k) {
         const std::int64_t column =
             wide ? column_of<float, true>(first, lane, k) : column_of<float, false>(first, lane, k);
         if (column >= columns) continue;
-        const Moments result = mergers[k].result();
+        const Moments result = merge_shares({rows, count, 0, warps}, warps, &means[0][k], &squares[0][k], kSize);
         mean[column] = result.mean;
         m2[column] = result.m2;
       }

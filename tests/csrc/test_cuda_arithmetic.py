@@ -35,7 +35,7 @@ def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
 @pytest.mark.parametrize("two_passes", [False, True])
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("warps", [2, 8])
-@pytest.mark.parametrize("count", [1, 2, 7, 8, 31, 33, 65, 300])
+@pytest.mark.parametrize("count", [1, 2, 7, 33, 300])
 def test_moments_of_rows_match_float64(
     probes: ctypes.CDLL, count: int, warps: int, *, wide: bool, two_passes: bool
 ) -> None:
@@ -71,9 +71,9 @@ def test_moments_are_merged_as_if_they_were_of_one_pass(probes: ctypes.CDLL) -> 
         assert math.isnan(six[2].item())
 
 
-@pytest.mark.parametrize("columns", [0, 1, 2048])
-@pytest.mark.parametrize("num_classes", [1, 2047, 2048, 130_000, 2**22, 2**31 - 2])
-@pytest.mark.parametrize("rows", [1, 1024, 1025, 2048, 2049, 262_144])
+@pytest.mark.parametrize("columns", [0, 2048])
+@pytest.mark.parametrize("num_classes", [1, 2047, 2048, 2**31 - 2])
+@pytest.mark.parametrize("rows", [512, 513, 2048, 2049, 262_144])
 def test_plan_has_room_for_everything(probes: ctypes.CDLL, rows: int, num_classes: int, columns: int) -> None:
     out = torch.zeros(13, dtype=torch.int64)
     probes.plan_on_host(ctypes.c_int64(rows), ctypes.c_int64(columns), ctypes.c_int64(num_classes), pointer(out))
@@ -117,7 +117,7 @@ MIXED = (torch.float32, torch.bfloat16, torch.float64)
 
 
 @pytest.mark.parametrize("dtypes", [*((dtype,) * 3 for dtype in DTYPES), MIXED], ids=str)
-@pytest.mark.parametrize("size", [0, 1, 7, 8, 33, 2047, 2048, 2049, 8192])
+@pytest.mark.parametrize("size", [0, 1, 7, 33, 2049, 8192])
 @pytest.mark.parametrize("offset", [0, 1])
 def test_sums_of_a_chunk_match_float64(
     probes: ctypes.CDLL, offset: int, size: int, dtypes: tuple[torch.dtype, ...]

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.skipif(
     reason="no GPU, or built without CUDA",
 )
 
-CHUNK_ROWS = 128  # of one class that a block takes where there are few
+CHUNK_ROWS = 128  # of one class that a block takes where there are few blocks
+ONE_CHUNK = 512  # rows up to which a class has one chunk
 MOST_PAIRS = 2048  # rows up to which all pairs of labels are compared
 DIGIT = 2048  # classes that one digit tells apart
 
@@ -26,7 +27,7 @@ DIGIT = 2048  # classes that one digit tells apart
 def check(case: Rows) -> None:
     moved = on_device(case)
     got = class_moments_cuda(moved.matrix, moved.labels, case.num_classes, -100)
-    compare(ClassMoments(*(t.cpu() for t in got)), case, parts=2 if len(case.labels) > CHUNK_ROWS else 1)
+    compare(ClassMoments(*(t.cpu() for t in got)), case, parts=2 if len(case.labels) > ONE_CHUNK else 1)
 
 
 @SETTINGS
@@ -45,13 +46,13 @@ def test_matches_reference_where_rows_are_sorted(case: Rows) -> None:
     check(many)
 
 
-@pytest.mark.parametrize("rows", [CHUNK_ROWS, CHUNK_ROWS + 1, 10 * CHUNK_ROWS, MOST_PAIRS, MOST_PAIRS + 1, 5000])
+@pytest.mark.parametrize("rows", [ONE_CHUNK, ONE_CHUNK + 1, 10 * CHUNK_ROWS, MOST_PAIRS, MOST_PAIRS + 1, 5000])
 @pytest.mark.parametrize("num_classes", [1, 3, DIGIT - 1, DIGIT, 130_000])
 def test_matches_reference_at_the_edges(num_classes: int, rows: int) -> None:
     check(make_rows(rows, 9, num_classes, ignored=True, mean=3.0))
 
 
-@pytest.mark.parametrize("rows", [CHUNK_ROWS + 1, 3 * CHUNK_ROWS])
+@pytest.mark.parametrize("rows", [ONE_CHUNK + 1, 3 * ONE_CHUNK])
 @pytest.mark.parametrize("special", ["inf", "-inf inf nan"])
 def test_what_is_not_finite_in_one_chunk_is_as_in_the_reference(special: str, rows: int) -> None:
     case = make_rows(rows, 8, 1, special=special, mean=3.0)

@@ -37,8 +37,8 @@ def class_moments(
 
     Stable: never E[x^2] - E[x]^2, so a mean of 1e4 with a deviation of 1 keeps five digits in float32.
 
-    On a GPU nothing waits to raise: there a label that is neither a class nor `ignore_index` is taken as `ignore_index`.
-    The result is bitwise the same each time; time and memory grow with the rows and, for the result, with C.
+    On a GPU nothing waits there to raise: a label that is neither a class nor `ignore_index` is taken as
+    `ignore_index`. The result is bitwise the same each time; beside the result, memory grows with N alone.
 
     Args:
         features: [N, D], float64, float32, bfloat16 or float16, any strides.

@@ -126,7 +126,9 @@ def _order(
     """Return `order` and `table` of triton_order.py, and update `count`."""
     rows, num_classes, chunk_rows = len(labels), len(count), config.chunk_rows
     arguments = (labels, labels.stride(0), rows, num_classes, ignore_index)
-    table = torch.zeros(lines, _LINE, dtype=torch.int64, device=labels.device)
+    # Every line of a class is written where there is one for each, and lines of chunks only where one begins.
+    make_table = torch.empty if by_class and windows == 0 and config.way != "sort" else torch.zeros
+    table = make_table(lines, _LINE, dtype=torch.int64, device=labels.device)
     order = torch.empty(rows, dtype=torch.int32, device=labels.device)
     if config.way == "pairs":
         blocks = triton.cdiv(rows, _PAIRS)
