@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+from gpu_cases import Case
 from torch import Tensor
 
-from gpu_cases import Case
 from imbdyn.ops import _extension
 from imbdyn.ops.class_moments.triton import Config, add_class_moments_triton, choose, class_moments_triton, moments
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from gpu_cases import Case
 from torch import Tensor
 
-from gpu_cases import Case
 from imbdyn.ops import _extension
 from imbdyn.ops.parameter_norms.triton import parameter_norms_triton
 
