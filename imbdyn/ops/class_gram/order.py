@@ -27,6 +27,10 @@ class Chunks:
     """int32 [slots]."""
     label: Tensor
     """int32 [slots]: class, 0 in an empty slot."""
+    rank: Tensor
+    """int32 [slots]: rank of the class."""
+    number: Tensor
+    """int32 [slots]: 0, 1, 2, ..."""
     used: Tensor
     """int32 [1]: how many slots are not empty."""
 
@@ -47,8 +51,16 @@ class ClassOrder:
     """int64 [C + 1]: place of each class's first sample; the last is the number of samples that count."""
     unit: Tensor | None = None
     """int32 [S], where the rows of a sample are several "samples" here: number of each one's sample, ascending."""
+    counted: Tensor = field(init=False)
+    """int64 [1]: how many samples count."""
+    present: Tensor = field(init=False)
+    """int32 [1]: how many classes are present."""
     _rows: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     _chunks: dict[int, Chunks] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.counted = self.start[-1:]
+        self.present = (self.start.diff() > 0).sum(0, keepdim=True, dtype=torch.int32)
 
     def rows(self, per_sample: int) -> Tensor:
         """Return the rows in class order, [S * per_sample], where each sample has so many neighbouring rows."""
@@ -64,15 +76,6 @@ class ClassOrder:
             offset = self.samples[:, None].long() * sample_stride + row
             small = (len(self.samples) - 1) * sample_stride + (per_sample - 1) * row_stride < 2**31
             self._rows[key] = offset.flatten().int() if small else offset.flatten()
-        return self._rows[key]
-
-    def places(self, height: int, width: int) -> Tensor:
-        """Return sample << 32 | y << 16 | x of each place of images in class order, int64 [S * height * width]."""
-        key = (height, width, 0, 0)
-        if key not in self._rows:
-            y = torch.arange(height, device=self.samples.device)[:, None] << 16
-            x = torch.arange(width, device=self.samples.device)
-            self._rows[key] = ((self.samples.long() << 32)[:, None, None] + y + x).flatten()
         return self._rows[key]
 
     def slots(self, size: int) -> int:
@@ -98,7 +101,8 @@ class ClassOrder:
         of, counted = parts[label].clamp(min=1), count[label]
         begin = first[label] + part * counted // of
         end = torch.where(slot < used, first[label] + (part + 1) * counted // of, begin)
-        return Chunks(begin.int(), end.int(), label.int(), used.int())
+        rank = self.rank[begin.clamp(max=len(self.rank) - 1)]
+        return Chunks(begin.int(), end.int(), label.int(), rank, slot.int(), used.int())
 
 
 def make_order(labels: Tensor, num_classes: int, ignore_index: int, samples: Tensor | None = None) -> ClassOrder:

@@ -13,8 +13,10 @@ import torch
 
 #: Bytes of scratch memory that the gradients of chunks may take at once.
 SLOT_BYTES = 256 << 20
-#: Bytes up to which every sample's gradient is kept rather than squared as it is made.
-_SAMPLE_BYTES = 96 << 20
+#: Bytes up to which every sample's gradient is added to its class's by itself, and squared as a whole.
+_SAMPLE_BYTES = 48 << 20
+#: Bytes of class gradients up to which chunks are added to them rather than kept: these have to be cleared.
+_CLASS_BYTES = 24 << 20
 #: Tiles that keep all multiprocessors busy to the end: about four for each.
 _TILES = 528
 #: Multiply-adds a microsecond, of bfloat16: of gradients; of pairs, whose tiles are small.
@@ -30,7 +32,7 @@ class Norms(Enum):
     BY_ROW = 1
     """Rows are samples: products of the norms of two rows, one more read of both matrices."""
     BY_SLOT = 2
-    """Every sample has a chunk of its own: the diagonal of the chunks' inner products."""
+    """Every sample has a chunk of its own, whose tiles are squared."""
     IN_LOOP = 3
     """Each sample's tile is made by itself and squared."""
     WITHIN = 4
@@ -57,11 +59,11 @@ class GradientConfig(NamedTuple):
 
 
 class SlotsConfig(NamedTuple):
-    """Of the kernel of chunks' inner products."""
+    """Of the kernel of inner products: slots, numbers at once of each lane, lanes."""
 
     block_s: int
     block: int
-    warps: int
+    lanes: int
     stages: int
 
 
@@ -98,12 +100,18 @@ def norms_of(samples: int, length: int, columns: int, outputs: int, units: bool,
     return Norms.WITHIN if within < in_loop else Norms.IN_LOOP
 
 
-def chunk_size(samples: int, columns: int, outputs: int, block_o: int, block_i: int) -> int:
-    """Return how many samples a chunk has at most, a power of 2 steps apart so that layers share their chunks."""
+def adds_to_classes(ranks: int, columns: int, outputs: int) -> bool:
+    """Return whether chunks are added to the gradients of their classes, rather than kept in slots of their own."""
+    return ranks * columns * outputs * 4 <= _CLASS_BYTES
+
+
+def chunk_size(samples: int, columns: int, outputs: int, block_o: int, block_i: int, parts: int | None = None) -> int:
+    """Return how many samples a chunk has at most, by powers of 2 so that layers share their chunks."""
     tiles = -(-outputs // block_o) * -(-columns // block_i)
-    parts = 1
-    while parts * tiles < _TILES and parts < samples:
-        parts *= 2
+    if parts is None:
+        parts = 4
+        while parts * tiles < _TILES and parts < samples:
+            parts *= 2
     return max(1, -(-samples // parts))
 
 
@@ -117,6 +125,7 @@ class Forced(NamedTuple):
     pairs: PairsConfig | None = None
     within: PairsConfig | None = None
     slots: SlotsConfig | None = None
+    parts: int | None = None
 
 
 #: Nothing is forced.
@@ -128,15 +137,16 @@ def has_large_blocks(device: torch.device) -> bool:
     """Return whether a block may have more than 200 KiB of shared memory (Hopper and later)."""
     if device.type != "cuda" or torch.version.hip is not None:
         return False
-    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin) > 200 << 10
+    properties = torch.cuda.get_device_properties(device)
+    return int(properties.shared_memory_per_block_optin) > 200 << 10  # type: ignore[attr-defined]
 
 
 def pairs_config(rows: int, dtype: torch.dtype) -> PairsConfig:
     """Return the configuration of the gram way."""
     if dtype == torch.float32:
-        return PairsConfig(16, 64, 4, 3) if rows <= 512 else PairsConfig(32, 32, 4, 3)
+        return PairsConfig(16, 32, 4, 3) if rows <= 512 else PairsConfig(32, 32, 4, 3)
     if rows <= 512:
-        return PairsConfig(16, 128, 4, 4)
+        return PairsConfig(32, 128, 8, 4)
     return PairsConfig(32, 64, 4, 4) if rows <= 2048 else PairsConfig(64, 64, 4, 3)
 
 
@@ -146,28 +156,31 @@ def within_config(dtype: torch.dtype) -> PairsConfig:
 
 
 def gradient_config(
-    columns: int, outputs: int, dtype: torch.dtype, in_loop: bool, large: bool, gathered: bool
+    length: int, columns: int, outputs: int, dtype: torch.dtype, by: Norms, by_sample: bool, large: bool, channels: int
 ) -> GradientConfig:
-    """Return the configuration of chunks' gradients.
+    """Return the configuration of chunks' gradients; `channels` of a convolution's inputs, 0 for rows.
 
-    The rows' numbers are loaded before the rows: of `stages` every second one holds rows. `gathered`: a tile's inputs
-    are of several taps, whose addresses take registers.
+    A tile of inputs lies within one tap where that is possible: addresses of several take registers. Where rows come
+    from a list, of `stages` every second one holds rows: their numbers are loaded before them.
     """
     if dtype == torch.float32:
         return GradientConfig(64, 64, 32, 4, 3)
     block_o = 128 if outputs > 64 else 64 if outputs > 32 else 32
-    block_i = 16 if columns <= 16 else 64 if columns <= 64 or gathered else 128
-    if gathered:
-        return GradientConfig(min(block_o, 64), block_i, 64 if large else 32, 8, 3)
-    if in_loop:
-        return GradientConfig(block_o, block_i, 32, 8 if block_o == 128 else 4, 7 if large else 3)
-    if large and block_o == 128 and columns % 256 == 0:
-        return GradientConfig(128, 256, 64, 8, 7)
-    return GradientConfig(block_o, block_i, 64 if large else 32, 4 if block_o < 128 else 8, 5)
+    if channels % 64:
+        return GradientConfig(min(block_o, 64), 64, 32, 8, 3)
+    block_i = 16 if columns <= 16 else 64 if columns <= 64 or channels % 128 else 128
+    large_tile = block_o * block_i == 128 * 128
+    if by_sample:
+        # rows of a sample are padded to whole blocks
+        block_r = 64 if -length % 64 <= length // 16 or -length % 64 == -length % 32 else 32
+        if by is Norms.IN_LOOP:
+            return GradientConfig(block_o, block_i, block_r, 8 if large_tile else 4, 4 if large or block_r < 64 else 3)
+        return GradientConfig(block_o, block_i, block_r, 4, 4 if large else 3)
+    return GradientConfig(block_o, block_i, 64 if large else 32, 4, 5)
 
 
 def slots_config(slots: int) -> SlotsConfig:
     """Return the configuration of chunks' inner products."""
     if slots <= 16:
-        return SlotsConfig(16, 64, 4, 5)
-    return SlotsConfig(32, 32, 4, 5) if slots <= 32 else SlotsConfig(64, 32, 4, 3)
+        return SlotsConfig(16, 64, 4, 4)
+    return SlotsConfig(32, 32, 4, 3) if slots <= 32 else SlotsConfig(64, 32, 1, 3)

@@ -1,83 +1,82 @@
-"""Where a convolution's taps see its inputs, for the kernel of chunks' gradients."""
+"""Where the rows of an operand lie, and what a convolution's taps see: numbers only, no tensor is touched.
+
+Everything here is called for every layer of a sampled step, and a call to torch takes the host microseconds.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from imbdyn.ops.class_gram.waitless import windows
 
+class Operand(NamedTuple):
+    """Rows [S, L, columns] of which the columns are neighbours."""
 
-@dataclass(frozen=True)
-class Geometry:
-    """A convolution over two dimensions in one group; of one dimension, the first has size 1."""
-
-    inputs: Tensor
-    """[U, height, width, C]; the last stride is 1."""
-    out: tuple[int, int]
-    kernel_size: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
+    tensor: Tensor
+    """Where they start."""
+    sample: int
+    """Elements from one sample to the next."""
+    row: int
+    """Elements from one row of a sample to the next."""
     columns: int
-    """C times taps, the tap first."""
-
-    @property
-    def places(self) -> int:
-        """Places of an image."""
-        return self.out[0] * self.out[1]
-
-    @property
-    def channels(self) -> int:
-        """Input channels."""
-        return self.inputs.shape[3] if self.columns else 1
-
-    @property
-    def taps_x(self) -> int:
-        """Taps along the last dimension."""
-        return self.kernel_size[1]
 
     @property
     def aligned(self) -> int:
-        """How many neighbouring elements may be read at once, a power of 2."""
-        return math.gcd(16 // self.inputs.element_size(), self.channels, *self.inputs.stride()[:3])
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether rows of outputs see the same rows of inputs."""
-        return self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0) and self.places == self._seen()
-
-    def _seen(self) -> int:
-        return self.inputs.shape[1] * self.inputs.shape[2]
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """Arguments of the kernel, from image_stride to x_dilation."""
-        if not self.columns:
-            return (0,) * 11
-        return (
-            *self.inputs.stride()[:3],
-            *self.inputs.shape[1:3],
-            *self.stride,
-            *self.padding,
-            *self.dilation,
-        )
+        """How many neighbouring elements may be read at once, a power of 2 of at most 16 bytes."""
+        return math.gcd(16 // self.tensor.element_size(), self.columns, self.sample, self.row)
 
 
-_NOWHERE = torch.empty(0, 0, 0, 0)
-_NONE = Geometry(_NOWHERE, (0, 0), (1, 1), (1, 1), (0, 0), (1, 1), 0)
+class Geometry(NamedTuple):
+    """A convolution over two dimensions in one group; of one dimension, the first has size 1."""
+
+    numbers: tuple[int, ...]
+    """Arguments of the kernel, from y_stride to x_dilation."""
+    channels: int
+    """Of the inputs; 0: rows."""
+    taps_x: int
+    out_x: int
+    columns: int
+    """Channels times taps, the tap first."""
 
 
-def no_geometry() -> Geometry:
-    """Return what stands for a problem of rows."""
-    return _NONE
+#: What stands for rows.
+ROWS = Geometry((0,) * 10, 0, 1, 1, 0)
 
 
-def _two(numbers: list[int], first: int) -> tuple[int, int]:
-    return (first, numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
+def rows_operand(t: Tensor) -> Operand:
+    """Return [S, L, D] or [S, D] as an operand; copied if its columns are no neighbours."""
+    if t.stride(-1) != 1 and t.shape[-1] != 1:
+        t = t.contiguous()
+    strides = t.stride()
+    return Operand(t, strides[0], strides[1] if len(strides) == 3 else strides[0], t.shape[-1])
+
+
+def channels_last(t: Tensor) -> Tensor:
+    """Return images [U, C, *spatial] whose channels are neighbours, a copy if they are not."""
+    if t.stride(1) == 1 or t.shape[1] == 1:
+        return t
+    if t.dim() == 4:
+        return t.contiguous(memory_format=torch.channels_last)
+    return t.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def _plane(t: Tensor) -> tuple[int, int, int, int]:
+    """Return height, width and their strides."""
+    if t.dim() == 3:
+        return 1, t.shape[2], 0, t.stride(2)
+    return t.shape[2], t.shape[3], t.stride(2), t.stride(3)
+
+
+def even_rows(t: Tensor) -> Operand | None:
+    """Return the places of images [U, C, *spatial] as rows; None if they do not lie evenly."""
+    height, width, y_stride, x_stride = _plane(t)
+    row = x_stride if width > 1 else y_stride
+    if width > 1 and height > 1 and y_stride != width * x_stride:
+        return None
+    return Operand(t, t.stride(0), row, t.shape[1])
 
 
 def geometry_of(
@@ -88,30 +87,24 @@ def geometry_of(
     padding: list[int],
     dilation: list[int],
 ) -> Geometry | None:
-    """Return the geometry of a convolution in one group; None if it has three dimensions or more than 65535 places."""
-    dimensions = inputs.dim() - 2
-    if dimensions > 2 or max(grad_outputs.shape[2:]) >= 1 << 16:
+    """Return the geometry of a convolution in one group; None if it has three dimensions or huge images."""
+    if inputs.dim() > 4:
         return None
-    if dimensions == 1:
-        inputs, grad_outputs = inputs[:, :, None], grad_outputs[:, :, None]
-    last = inputs.permute(0, 2, 3, 1)
-    if last.stride(3) != 1 and last.shape[3] > 1:
-        last = last.contiguous()
+    height, width, y_stride, x_stride = _plane(inputs)
+    if _span(inputs) >= 1 << 31 or _span(grad_outputs) >= 1 << 31:
+        return None
+    one = inputs.dim() == 3
+    steps = [
+        (first, *numbers) if one else tuple(numbers) for first, numbers in ((1, stride), (0, padding), (1, dilation))
+    ]
     return Geometry(
-        last,
-        (grad_outputs.shape[2], grad_outputs.shape[3]),
-        _two(kernel_size, 1),
-        _two(stride, 1),
-        _two(padding, 0),
-        _two(dilation, 1),
+        (y_stride, x_stride, height, width, *steps[0], *steps[1], *steps[2]),
+        inputs.shape[1],
+        kernel_size[-1],
+        grad_outputs.shape[-1],
         inputs.shape[1] * math.prod(kernel_size),
     )
 
 
-def unfolded(inputs: Tensor, geometry: Geometry) -> Tensor:
-    """Return what each place sees, [U, places, columns]: a copy as large as it says."""
-    seen = windows(
-        inputs.permute(0, 3, 1, 2), list(geometry.out), list(geometry.kernel_size), list(geometry.stride),
-        list(geometry.padding), list(geometry.dilation),
-    )  # fmt: skip
-    return seen.reshape(len(inputs), geometry.places, geometry.columns)
+def _span(t: Tensor) -> int:
+    return sum((n - 1) * step for n, step in zip(t.shape[1:], t.stride()[1:], strict=True))

@@ -4,6 +4,9 @@ Place p is row p % L of sample p // L in class order (order.py). K = (A A^T) * (
 places and never stored; for a bias K = D D^T. Float32 products and sums within a tile, float64 across tiles.
 """
 
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"  # what Triton compiles has no types of Python
+# ruff: noqa: RUF059 - a name for what is not used, because `_` would be one variable of one type
+
 from __future__ import annotations
 
 import triton
@@ -14,7 +17,7 @@ from imbdyn.ops.class_gram.triton_dot import dot
 
 @triton.jit
 def _products(
-    matrix, at_i, at_j, ok_i, ok_j, columns, column_stride, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
+    matrix, at_i, at_j, ok_i, ok_j, columns, BLOCK: tl.constexpr, COLUMNS: tl.constexpr,
     ALIGNED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Return the inner products [BLOCK, BLOCK] of the rows at offsets at_i and at_j."""
@@ -23,16 +26,15 @@ def _products(
     for first in range(0, columns, COLUMNS):
         column = first + tl.arange(0, COLUMNS)
         ok = tl.max_constancy(column < columns, ALIGNED)
-        step = column.to(tl.int64) * column_stride
-        rows_i = tl.load(matrix + at_i[:, None] + step[None, :], mask=ok_i[:, None] & ok[None, :], other=0)
-        rows_j = tl.load(matrix + at_j[:, None] + step[None, :], mask=ok_j[:, None] & ok[None, :], other=0)
+        rows_i = tl.load(matrix + at_i[:, None] + column[None, :], mask=ok_i[:, None] & ok[None, :], other=0)
+        rows_j = tl.load(matrix + at_j[:, None] + column[None, :], mask=ok_j[:, None] & ok[None, :], other=0)
         products = dot(rows_i, tl.trans(rows_j), products, PRECISION)
     return products
 
 
 @triton.jit
 def _input_products(
-    inputs, at_i, at_j, ok_i, ok_j, columns, column_stride, SINGLE: tl.constexpr, BLOCK: tl.constexpr,
+    inputs, at_i, at_j, ok_i, ok_j, columns, SINGLE: tl.constexpr, BLOCK: tl.constexpr,
     COLUMNS: tl.constexpr, ALIGNED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Return `_products`; of a single column, that of a bias, as the outer product it is."""
@@ -42,30 +44,42 @@ def _input_products(
         return of_i[:, None] * of_j[None, :]
     else:
         return _products(
-            inputs, at_i, at_j, ok_i, ok_j, columns, column_stride, BLOCK, COLUMNS, ALIGNED, PRECISION
+            inputs, at_i, at_j, ok_i, ok_j, columns, BLOCK, COLUMNS, ALIGNED, PRECISION
         )  # fmt: skip
 
 
 @triton.jit
-def _add_by_class(gram, num_classes, products, rank_i, rank_j, label_i, label_of_rank, ok_i, ok_j, mirrored):
+def _add_by_class(
+    gram, num_classes, products, rank_i, rank_j, label_of_rank, ok_i, ok_j, mirrored, BLOCK: tl.constexpr,
+    EXACT: tl.constexpr,
+):  # fmt: skip
     """Add a tile's class blocks to gram [C, C], and if `mirrored` to its other triangle as well."""
     first_i, last_i = tl.min(tl.where(ok_i, rank_i, 2147483647)), tl.max(tl.where(ok_i, rank_i, -1))
     first_j, last_j = tl.min(tl.where(ok_j, rank_j, 2147483647)), tl.max(tl.where(ok_j, rank_j, -1))
-    for j in range(first_j, last_j + 1):
-        label_j = tl.load(label_of_rank + j).to(tl.int64)
-        sums = tl.sum(tl.where((rank_j == j)[None, :], products, 0.0), 1)
-        if last_i - first_i < 4:  # few classes: one addition each, where many rows would wait for one another
-            for i in range(first_i, last_i + 1):
-                label = tl.load(label_of_rank + i).to(tl.int64)
-                block = tl.sum(tl.where(rank_i == i, sums, 0.0), 0).to(tl.float64)
-                tl.atomic_add(gram + label * num_classes + label_j, block, sem="relaxed")
-                if mirrored:
-                    tl.atomic_add(gram + label_j * num_classes + label, block, sem="relaxed")
-        else:
-            sums64 = sums.to(tl.float64)
-            tl.atomic_add(gram + label_i * num_classes + label_j, sums64, mask=ok_i, sem="relaxed")
+    number = tl.arange(0, BLOCK)
+    there_i, there_j = first_i + number <= last_i, first_j + number <= last_j
+    label_i = tl.load(label_of_rank + first_i + number, mask=there_i, other=0).to(tl.int64)[:, None]
+    label_j = tl.load(label_of_rank + first_j + number, mask=there_j, other=0).to(tl.int64)[None, :]
+    # sums by class as products with ones and zeros; 0 times NaN is NaN, so what is not finite goes its own way
+    finite = tl.abs(products) < float("inf")
+    of_i = (number[:, None] == (rank_i - first_i)[None, :]) & ok_i[None, :]
+    of_j = (number[None, :] == (rank_j - first_j)[:, None]) & ok_j[:, None]
+    zeros = tl.zeros([BLOCK, BLOCK], tl.float32)
+    sums = dot(of_i.to(tl.float32), tl.where(finite, products, 0.0), zeros, EXACT)
+    blocks = dot(sums, of_j.to(tl.float32), zeros, EXACT).to(tl.float64)
+    there = there_i[:, None] & there_j[None, :]
+    tl.atomic_add(gram + label_i * num_classes + label_j, blocks, mask=there, sem="relaxed")
+    if mirrored:
+        tl.atomic_add(gram + label_j * num_classes + label_i, blocks, mask=there, sem="relaxed")
+    if tl.max(tl.where(finite, 0, 1)) > 0:
+        label_of_i = tl.load(label_of_rank + rank_i, mask=ok_i, other=0).to(tl.int64)
+        for j in range(first_j, last_j + 1):
+            label = tl.load(label_of_rank + j).to(tl.int64)
+            rest = tl.sum(tl.where((rank_j == j)[None, :] & (finite == 0), products, 0.0), 1).to(tl.float64)
+            wrong = ok_i & (rest != 0.0)
+            tl.atomic_add(gram + label_of_i * num_classes + label, rest, mask=wrong, sem="relaxed")
             if mirrored:
-                tl.atomic_add(gram + label_j * num_classes + label_i, sums64, mask=ok_i, sem="relaxed")
+                tl.atomic_add(gram + label * num_classes + label_of_i, rest, mask=wrong, sem="relaxed")
 
 
 @triton.jit
@@ -91,14 +105,14 @@ def _place(block, samples, labels, rank, unit, length, limit, BLOCK: tl.constexp
 @triton.jit
 def pairs_kernel(
     inputs, grads, samples, labels, rank, label_of_rank, unit, counted, gram, norms, bias_gram, bias_norms,
-    num_classes, length, columns, input_sample, input_row, input_column, outputs, grad_sample, grad_row, grad_column,
+    num_classes, length, columns, input_sample, input_row, outputs, grad_sample, grad_row,
     WEIGHT: tl.constexpr, BIAS: tl.constexpr, NORMS: tl.constexpr, UNITS: tl.constexpr, SINGLE: tl.constexpr,
     BLOCK: tl.constexpr, COLUMNS: tl.constexpr, INPUTS_ALIGNED: tl.constexpr, GRADS_ALIGNED: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """Add the tile of one pair of blocks to gram and norms, which are 0: grid (blocks, blocks), of which i <= j work.
 
-    inputs [S, L, columns], grads [S, L, outputs] by strides; `counted` is a pointer to how many samples count.
+    inputs [S, L, columns], grads [S, L, outputs] by strides, that of columns 1; `counted` is a pointer to how many samples count.
     """
     i, j = tl.program_id(1), tl.program_id(0)
     limit = tl.load(counted).to(tl.int32) * length
@@ -107,16 +121,18 @@ def pairs_kernel(
     sample_i, row_i, ok_i, rank_i, label_i, number_i = _place(
         i, samples, labels, rank, unit, length, limit, BLOCK, UNITS
     )
-    sample_j, row_j, ok_j, rank_j, _, number_j = _place(j, samples, labels, rank, unit, length, limit, BLOCK, UNITS)
+    sample_j, row_j, ok_j, rank_j, label_j, number_j = _place(
+        j, samples, labels, rank, unit, length, limit, BLOCK, UNITS
+    )
     products = _products(
         grads, sample_i * grad_sample + row_i * grad_row, sample_j * grad_sample + row_j * grad_row, ok_i, ok_j,
-        outputs, grad_column, BLOCK, COLUMNS, GRADS_ALIGNED, PRECISION,
+        outputs, BLOCK, COLUMNS, GRADS_ALIGNED, PRECISION,
     )  # fmt: skip
     near = tl.max(tl.where(ok_i, number_i, -1)) >= tl.min(tl.where(ok_j, number_j, 2147483647))
     same = (number_i[:, None] == number_j[None, :]) & ok_i[:, None] & ok_j[None, :]
     if BIAS:
         _add_by_class(
-            bias_gram, num_classes, products, rank_i, rank_j, label_i, label_of_rank, ok_i, ok_j, i < j
+            bias_gram, num_classes, products, rank_i, rank_j, label_of_rank, ok_i, ok_j, i < j, BLOCK, EXACT,
         )  # fmt: skip
         if NORMS:
             if near:
@@ -124,10 +140,10 @@ def pairs_kernel(
     if WEIGHT:
         products *= _input_products(
             inputs, sample_i * input_sample + row_i * input_row, sample_j * input_sample + row_j * input_row,
-            ok_i, ok_j, columns, input_column, SINGLE, BLOCK, COLUMNS, INPUTS_ALIGNED, PRECISION,
+            ok_i, ok_j, columns, SINGLE, BLOCK, COLUMNS, INPUTS_ALIGNED, PRECISION,
         )  # fmt: skip
         _add_by_class(
-            gram, num_classes, products, rank_i, rank_j, label_i, label_of_rank, ok_i, ok_j, i < j
+            gram, num_classes, products, rank_i, rank_j, label_of_rank, ok_i, ok_j, i < j, BLOCK, EXACT,
         )  # fmt: skip
         if NORMS:
             if near:
@@ -137,7 +153,7 @@ def pairs_kernel(
 @triton.jit
 def within_kernel(
     inputs, grads, samples, labels, rank, unit, counted, norms, bias_norms,
-    length, columns, input_sample, input_row, input_column, outputs, grad_sample, grad_row, grad_column,
+    length, columns, input_sample, input_row, outputs, grad_sample, grad_row,
     WEIGHT: tl.constexpr, BIAS: tl.constexpr, UNITS: tl.constexpr, SINGLE: tl.constexpr,
     BLOCK: tl.constexpr, COLUMNS: tl.constexpr, INPUTS_ALIGNED: tl.constexpr, GRADS_ALIGNED: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -147,23 +163,27 @@ def within_kernel(
     limit = tl.load(counted).to(tl.int32) * length
     if i * BLOCK >= limit:
         return
-    sample_i, row_i, ok_i, _, label_i, number_i = _place(i, samples, labels, rank, unit, length, limit, BLOCK, UNITS)
+    sample_i, row_i, ok_i, rank_i, label_i, number_i = _place(
+        i, samples, labels, rank, unit, length, limit, BLOCK, UNITS
+    )
     last = tl.max(tl.where(ok_i, number_i, -1))
     j = i
     reaches = i * BLOCK < limit
     while reaches:
-        sample_j, row_j, ok_j, _, _, number_j = _place(j, samples, labels, rank, unit, length, limit, BLOCK, UNITS)
+        sample_j, row_j, ok_j, rank_j, label_j, number_j = _place(
+            j, samples, labels, rank, unit, length, limit, BLOCK, UNITS
+        )
         same = (number_i[:, None] == number_j[None, :]) & ok_i[:, None] & ok_j[None, :]
         products = _products(
             grads, sample_i * grad_sample + row_i * grad_row, sample_j * grad_sample + row_j * grad_row, ok_i, ok_j,
-            outputs, grad_column, BLOCK, COLUMNS, GRADS_ALIGNED, PRECISION,
+            outputs, BLOCK, COLUMNS, GRADS_ALIGNED, PRECISION,
         )  # fmt: skip
         if BIAS:
             _add_norms(bias_norms, products, same, label_i, ok_i, i < j)
         if WEIGHT:
             products *= _input_products(
                 inputs, sample_i * input_sample + row_i * input_row, sample_j * input_sample + row_j * input_row,
-                ok_i, ok_j, columns, input_column, SINGLE, BLOCK, COLUMNS, INPUTS_ALIGNED, PRECISION,
+                ok_i, ok_j, columns, SINGLE, BLOCK, COLUMNS, INPUTS_ALIGNED, PRECISION,
             )  # fmt: skip
             _add_norms(norms, products, same, label_i, ok_i, i < j)
         j += 1
