@@ -148,9 +148,9 @@ def _rows(uses: Sequence[Piece]) -> _Problem:
     joined = [use.part.by_sample(use.layout, use.labels.shape[0]) for use in uses if isinstance(use.part, Rows)]
     d_NLO = _cat([rows.grad_outputs for rows in joined], 1)
     x_NLI = _cat([rows.inputs for rows in joined], 1)
-    dtype = torch.promote_types(x_NLI.dtype, d_NLO.dtype)
     if d_NLO.element_size() < x_NLI.element_size():
         x_NLI = x_NLI.to(d_NLO.dtype)  # under autocast the function has rounded its input like its result
+    dtype = torch.promote_types(x_NLI.dtype, d_NLO.dtype)
     x_NLI, d_NLO = x_NLI.to(dtype), d_NLO.to(dtype)
     if uses[0].labels.dim() == 1:
         return x_NLI, d_NLO, uses[0].labels
