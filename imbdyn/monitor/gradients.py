@@ -133,11 +133,11 @@ class StepGradients:
         """Return the Gram matrices of those of `parameters` that can be read, over all micro-batches and all uses."""
         self._streams.follow(self._watched[0].labels)
         classes = self._known_classes()
-        found = self._multiply_samples(parameters, classes)
+        of_samples = self._multiply_samples(parameters, classes)
+        found: dict[str, Numbers] = {}
         for name in parameters:
-            made = self._made.get(name)
-            if isinstance(made, Tensor):
-                continue
+            made = of_samples.get(name) or self._made.get(name)
+            assert not isinstance(made, Tensor)
             try:
                 found[name] = made or self._numbers(name, self._held[name], classes)
             except NotCovered as reason:
