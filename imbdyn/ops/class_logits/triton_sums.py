@@ -1,6 +1,7 @@
 """Triton kernels of class_logits that add what programs have stored, in one order, where one is asked for."""
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"  # what Triton compiles has no types of Python
+# What Triton compiles has no types of Python.
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 

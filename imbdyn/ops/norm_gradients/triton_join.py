@@ -1,6 +1,7 @@
 """Triton kernels of norm_gradients that join the statistics of parts, and move cross moments to the joint mean."""
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"  # what Triton compiles has no types of Python
+# What Triton compiles has no types of Python.
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ is the mean of the part's first block, so that the differences do not cancel. Su
 are the same bits every time.
 """
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"  # what Triton compiles has no types of Python
+# What Triton compiles has no types of Python.
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 

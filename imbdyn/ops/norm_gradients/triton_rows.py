@@ -1,6 +1,7 @@
 """Triton kernel of norm_gradients_rows: rows are normalised by their own statistics in registers."""
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"  # what Triton compiles has no types of Python
+# What Triton compiles has no types of Python.
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
