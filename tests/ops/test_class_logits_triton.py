@@ -25,6 +25,8 @@ from imbdyn.ops.class_logits.triton import (
 
 implementation = import_module("imbdyn.ops.class_logits.triton")  # the package has a function of its own name
 
+# Few examples on a GPU, too: nearly each of them is compiled for itself there.
+
 # NumPy, by which the interpreter computes, warns of what the reference gives as well: NaN of infinities
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
@@ -49,10 +51,12 @@ def read(case: Rows) -> ClassLogits:
     return ClassLogits(*sums.cpu())
 
 
-@pytest.mark.usefixtures("way", "deterministic")
-@settings(SETTINGS, max_examples=EXAMPLES)
+@pytest.mark.usefixtures("deterministic")
+@settings(SETTINGS, max_examples=min(EXAMPLES, 15))
 @given(row_cases(columns=None, classes=(1, 2, 3, 10, 16, 17, 33, 100)))
-def test_matches_reference(case: Rows) -> None:
+def test_matches_reference(way: str, case: Rows) -> None:
+    if DEVICE == "cpu" and way in ("long", "wide"):  # row by row, which the interpreter takes its time for
+        case = Rows(case.matrix[:19], case.labels[:19], case.num_classes, f"first rows of {case}")
     compare(read(case), case)
 
 
@@ -149,7 +153,7 @@ def test_a_captured_call_adds_at_every_replay() -> None:
 
 
 KERNELS = "imbdyn.ops.class_logits.triton"
-ELEMENTS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
+ELEMENTS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 SHARED = 64 << 10  # what the warps of a program tell each other, and blocks of wide rows that are on their way
 
 
@@ -165,9 +169,8 @@ KEPT = {
 
 def kernel(name: str, num_classes: int, dtype: torch.dtype, tile: dict[str, int], warps: int) -> Kernel:
     """Return the kernel for contiguous logits; a tile's constants are those of the name."""
-    real = "*fp64" if dtype == torch.float64 else "*fp32"
     pointers = {"logits": f"*{ELEMENTS[dtype]}", "labels": "*i64", "sums": "*fp64"}
-    pointers |= {one: "*fp64" if one == "rows" else real for one in KEPT[name.split(":")[1]]}
+    pointers |= {one: "*fp64" if one == "rows" else "*fp32" for one in KEPT[name.split(":")[1]]}
     constants: dict[str, object] = {"label_stride": 1, "NUM_CLASSES": num_classes, **tile}
     if "few" not in name:
         constants |= {"column_stride": 1, "ALIGN": alignment(dtype.itemsize, num_classes)}
@@ -185,14 +188,14 @@ def kernel(name: str, num_classes: int, dtype: torch.dtype, tile: dict[str, int]
 
 
 def whole(num_classes: int, dtype: torch.dtype, *, deterministic: bool = False, parts: bool = True) -> Kernel:
-    config = whole_config(1 << 20, num_classes, dtype, 132)
+    config = whole_config(1 << 20, num_classes, dtype.itemsize, 132)
     tile = {"CLASSES": config.classes, "GROUP": config.group, "DETERMINISTIC": deterministic, "PARTS": parts}
     name = "kernels:tiles_of_rows" if num_classes <= implementation.TILES else "long:long_rows"
     return kernel(name, num_classes, dtype, tile, config.warps)
 
 
 def few(num_classes: int, dtype: torch.dtype, *, deterministic: bool = True) -> Kernel:
-    config = few_config(num_classes, dtype)
+    config = few_config(num_classes)
     tile = {"CLASSES": config.classes, "ROWS": config.group, "DETERMINISTIC": deterministic}
     return kernel("few:few_classes", num_classes, dtype, tile, config.warps)
 
@@ -213,12 +216,13 @@ def assert_fit(kernels: list[Kernel], target: str) -> None:
         assert compiled.shared <= min(SHARED, TARGETS[target][1]), (kernel, compiled)
 
 
+@pytest.mark.skipif(DEVICE != "cpu", reason="needs no GPU")
 def test_kernels_fit_into_registers() -> None:
     assert_fit([few(10, torch.float32), whole(1000, torch.bfloat16), *wide(130_000, torch.bfloat16)], "sm_90")
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", ELEMENTS, ids=str)
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_kernel_fits_into_registers(target: str, dtype: torch.dtype) -> None:
     classes = (17, 100, 256, 1000, 1024, 2048, 4096, 8192)

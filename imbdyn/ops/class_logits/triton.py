@@ -10,6 +10,7 @@ import triton
 from torch import Tensor
 
 from imbdyn.ops._triton import alignment, launching_on, multiprocessors
+from imbdyn.ops.class_logits.portable import class_logits_portable
 from imbdyn.ops.class_logits.triton_few import few_classes
 from imbdyn.ops.class_logits.triton_kernels import tiles_of_rows
 from imbdyn.ops.class_logits.triton_long import long_rows
@@ -52,10 +53,13 @@ def add_class_logits_triton(sums: Tensor, logits: Tensor, labels: Tensor, ignore
 
     One launch for a training step's logits, two for many rows, three for wide ones. Rows are added to the sums of their
     labels by float64 atomics, in any order; where torch.use_deterministic_algorithms asks for one order, they are
-    stored and added by two more launches.
+    stored and added by two more launches. float64 is plain torch's.
     """
     num_rows, num_classes = logits.shape
     if not num_rows:
+        return
+    if logits.dtype == torch.float64:
+        sums += class_logits_portable(logits, labels, ignore_index)
         return
     if not sums.is_contiguous():
         sums += class_logits_triton(logits, labels, ignore_index)
@@ -67,7 +71,7 @@ def add_class_logits_triton(sums: Tensor, logits: Tensor, labels: Tensor, ignore
 
 def _add_few(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int, ordered: bool) -> None:
     num_rows, num_classes = logits.shape
-    config = few_config(num_classes, logits.dtype)
+    config = few_config(num_classes)
     programs = few_programs(num_rows, config, multiprocessors(logits.device))
     ordered = ordered or programs > ADDING
     to = torch.empty(programs, 8, num_classes, dtype=torch.float64, device=sums.device) if ordered else sums
@@ -92,13 +96,13 @@ def _add_few(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int, or
 def _add_whole(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int, ordered: bool) -> None:
     num_rows, num_classes = logits.shape
     processors = multiprocessors(logits.device)
-    config = whole_config(num_rows, num_classes, logits.dtype, processors)
+    config = whole_config(num_rows, num_classes, logits.element_size(), processors)
     rows_of_program = whole_rows_of_program(num_rows, config, processors, num_classes <= TILES)
     programs = -(-num_rows // rows_of_program)
     rows = torch.empty(4, num_rows, dtype=torch.float64, device=sums.device) if ordered else None
     columns = None
     if ordered or programs > ADDING:
-        columns = torch.empty(programs, num_classes, dtype=accumulator(logits.dtype), device=sums.device)
+        columns = torch.empty(programs, num_classes, dtype=torch.float32, device=sums.device)
     align = _row_alignment(logits)
     (tiles_of_rows if num_classes <= TILES else long_rows)[(programs,)](
         logits,
@@ -128,12 +132,11 @@ def _add_whole(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int, 
 
 def _add_wide(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int, ordered: bool) -> None:
     num_rows, num_classes = logits.shape
-    real = accumulator(logits.dtype)
     config, along_columns = wide_configs(num_classes)
     splits = triton.cdiv(num_rows, along_columns.group * MOST_TERMS)
     rows = torch.empty(4, num_rows, dtype=torch.float64, device=sums.device) if ordered else None
-    columns = torch.empty(splits, num_classes, dtype=real, device=sums.device) if ordered else None
-    softmax = torch.empty(2, num_rows, dtype=real, device=logits.device)
+    columns = torch.empty(splits, num_classes, dtype=torch.float32, device=sums.device) if ordered else None
+    softmax = torch.empty(2, num_rows, dtype=torch.float32, device=logits.device)
     align = _row_alignment(logits)
     strides = (num_rows, logits.stride(0) // align, logits.stride(1), labels.stride(0), ignore_index)
     wide_rows[(num_rows,)](
@@ -193,9 +196,9 @@ def _sum_by_label(sums: Tensor, rows: Tensor, labels: Tensor, ignore_index: int)
 
 
 @lru_cache(256)
-def few_config(num_classes: int, dtype: torch.dtype) -> Config:
+def few_config(num_classes: int) -> Config:
     """Return how rows of few classes are divided."""
-    return Config(32, triton.next_power_of_2(num_classes), 1, 8 if dtype == torch.float64 else 12)
+    return Config(32, triton.next_power_of_2(num_classes), 1, 12)
 
 
 def few_programs(num_rows: int, config: Config, processors: int) -> int:
@@ -205,15 +208,14 @@ def few_programs(num_rows: int, config: Config, processors: int) -> int:
 
 
 @lru_cache(256)
-def whole_config(num_rows: int, num_classes: int, dtype: torch.dtype, processors: int) -> Config:
+def whole_config(num_rows: int, num_classes: int, element_size: int, processors: int) -> Config:
     """Return how rows are divided that a program holds whole."""
     classes = max(triton.next_power_of_2(num_classes), 16)
     if num_classes <= TILES:
         return Config(max(1, (512 if classes > 64 else 256) // classes), classes, 1, 12)
-    # of_warp numbers, of which a thread holds a thirty-second thrice
-    of_warp = 512 if dtype == torch.float64 else 1024
-    warps = max(1, min(16, classes // of_warp))
-    return Config(16 if num_rows >= 16 * processors else 2, classes, warps, max(1, 8 // warps))
+    # of a row a thread holds a part four times over: read, to be read, its exponentials, and the sums
+    warps = max(1, classes // (1024 if element_size < 4 else 512))
+    return Config(32 if num_rows >= 16 * processors else 2, classes, warps, max(1, 16 // warps) if warps > 1 else 8)
 
 
 def whole_rows_of_program(num_rows: int, config: Config, processors: int, tiled: bool) -> int:
@@ -235,8 +237,3 @@ def wide_configs(num_classes: int) -> tuple[Config, Config]:
 def _row_alignment(logits: Tensor) -> int:
     size = logits.element_size()
     return alignment(size, logits.stride(0), logits.data_ptr() // size)
-
-
-def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """Return the type of the arithmetic."""
-    return torch.float64 if dtype == torch.float64 else torch.float32

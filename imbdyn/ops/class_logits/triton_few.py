@@ -1,7 +1,7 @@
 """Triton kernel of class_logits for few classes: a row is a thread's, and so are its sums for all classes."""
 
+# What Triton compiles has no types of Python.
 # mypy: disable-error-code="no-untyped-def"
-# (what Triton compiles has no types of Python)
 
 from __future__ import annotations
 
@@ -33,13 +33,12 @@ def few_classes(
     That strides are not specialised hides from the compiler that classes are neighbours in memory: it would lay a row
     over several threads. CLASSES is a power of two; what `exists` makes a constant is not computed.
     """
-    REAL: tl.constexpr = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
     k = tl.arange(0, CLASSES)[:, None]
     exists = k < NUM_CLASSES
-    loss_sum = tl.zeros([CLASSES, ROWS], REAL)
-    margin_sum = tl.zeros([CLASSES, ROWS], REAL)
-    confidence_sum = tl.zeros([CLASSES, ROWS], REAL)
-    negative = tl.zeros([CLASSES, ROWS], REAL)
+    loss_sum = tl.zeros([CLASSES, ROWS], tl.float32)
+    margin_sum = tl.zeros([CLASSES, ROWS], tl.float32)
+    confidence_sum = tl.zeros([CLASSES, ROWS], tl.float32)
+    negative = tl.zeros([CLASSES, ROWS], tl.float32)
     counters = tl.zeros([CLASSES, ROWS], tl.int32)
     step = tl.num_programs(0).to(tl.int64) * ROWS
     n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -48,7 +47,7 @@ def few_classes(
     z_next = tl.load(at, mask=(n < num_rows)[None, :] & exists, other=-float("inf"))
     counts_next, y_next = counted_labels(labels, n, num_rows, label_stride, ignore_index, NUM_CLASSES)
     for _ in range(tl.program_id(0), tl.cdiv(num_rows, ROWS), tl.num_programs(0)):
-        z, counts, y = z_next.to(REAL), counts_next, y_next
+        z, counts, y = z_next.to(tl.float32), counts_next, y_next
         # the next rows are on their way while these are read
         n += step
         at = logits + (n * row_stride)[None, :] + columns_of_row

@@ -5,8 +5,8 @@ confidence = e_y / s, margin = z_y - max_{k != y} z_k. The label's logit is read
 then neither the margin nor the sums of p over rows of other classes have to leave it out a second time.
 """
 
+# What Triton compiles has no types of Python.
 # mypy: disable-error-code="no-untyped-def"
-# (what Triton compiles has no types of Python)
 
 from __future__ import annotations
 
@@ -19,18 +19,16 @@ _FAST = tl.constexpr(not triton.knobs.runtime.interpret)
 
 @triton.jit
 def exponential(x):
-    """Return exp(x); of float32, results below its normal numbers are 0 (which saves half of the instructions)."""
-    if _FAST and x.dtype == tl.float32:
+    """Return exp(x); results below float32's normal numbers are 0, which saves half of the instructions."""
+    if _FAST:
         return libdevice.fast_expf(x)
     return tl.exp(x)
 
 
 @triton.jit
 def reciprocal(x):
-    """Return 1 / x, of float32 correctly rounded."""
-    if x.dtype == tl.float32:
-        return tl.div_rn(1.0, x)
-    return 1 / x
+    """Return 1 / x, correctly rounded."""
+    return tl.div_rn(1.0, x)
 
 
 @triton.jit
@@ -91,9 +89,8 @@ def tiles_of_rows(
     rows are aligned. PARTS: each program's sums of p are written to `columns` [programs, C]; DETERMINISTIC: and what
     rows come to to `rows` [4, N].
     """
-    REAL: tl.constexpr = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
     k = tl.arange(0, CLASSES)[None, :]
-    total = tl.zeros([GROUP, CLASSES], REAL)
+    total = tl.zeros([GROUP, CLASSES], tl.float32)
     first_row = tl.program_id(0).to(tl.int64) * rows_of_program
     end = tl.minimum(first_row + rows_of_program, num_rows)
     n = first_row + tl.arange(0, GROUP)
@@ -102,9 +99,9 @@ def tiles_of_rows(
     counts_next, y_next = counted_labels(labels, n, end, label_stride, ignore_index, NUM_CLASSES)
     while first_row < end:
         n = first_row + tl.arange(0, GROUP)
-        z, counts, y = z_next.to(REAL), counts_next, y_next
+        z, counts, y = z_next.to(tl.float32), counts_next, y_next
         at_label = logits + n * row_stride * ALIGN + y.to(tl.int64) * column_stride
-        z_y = tl.load(at_label, mask=counts, other=0.0).to(REAL)
+        z_y = tl.load(at_label, mask=counts, other=0.0).to(tl.float32)
         at = logits + ((n + GROUP) * row_stride * ALIGN)[:, None] + k.to(tl.int64) * column_stride
         z_next = tl.load(at, mask=(n + GROUP < end)[:, None] & (k < NUM_CLASSES), other=-float("inf"))
         counts_next, y_next = counted_labels(labels, n + GROUP, end, label_stride, ignore_index, NUM_CLASSES)

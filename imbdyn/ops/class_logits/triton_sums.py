@@ -1,7 +1,7 @@
 """Triton kernels of class_logits that add what programs have stored, in one order, where one is asked for."""
 
+# What Triton compiles has no types of Python.
 # mypy: disable-error-code="no-untyped-def"
-# (what Triton compiles has no types of Python)
 
 from __future__ import annotations
 

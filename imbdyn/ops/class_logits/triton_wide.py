@@ -1,7 +1,7 @@
 """Triton kernels of class_logits for rows wider than a block: an online softmax, then the sums of its p by class."""
 
+# What Triton compiles has no types of Python.
 # mypy: disable-error-code="no-untyped-def"
-# (what Triton compiles has no types of Python)
 
 from __future__ import annotations
 
@@ -25,21 +25,20 @@ def wide_rows(
     DETERMINISTIC: tl.constexpr,
 ):  # fmt: skip
     """Add a row to the sums of its label, CLASSES logits at a time; leave m and 1 / s in `softmax` [2, N]."""
-    REAL: tl.constexpr = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
     n = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
     within = n < num_rows
     counts, y = counted_labels(labels, n, num_rows, label_stride, ignore_index, NUM_CLASSES)
     start = logits + n * row_stride * ALIGN
-    z_y = tl.load(start + y.to(tl.int64) * column_stride, mask=counts, other=0.0).to(REAL)
+    z_y = tl.load(start + y.to(tl.int64) * column_stride, mask=counts, other=0.0).to(tl.float32)
     block = tl.arange(0, CLASSES)[None, :]
-    best = tl.full([1, CLASSES], -float("inf"), REAL)
+    best = tl.full([1, CLASSES], -float("inf"), tl.float32)
     block_of_best = tl.zeros([1, CLASSES], tl.int32)
-    s_of_lane = tl.zeros([1, CLASSES], REAL)
+    s_of_lane = tl.zeros([1, CLASSES], tl.float32)
     m = z_y
     for first in tl.range(0, NUM_CLASSES, CLASSES, num_stages=STAGES):
         k = first + block
         at = start[:, None] + k.to(tl.int64) * column_stride
-        z = tl.load(at, mask=within[:, None] & (k < NUM_CLASSES), other=-float("inf")).to(REAL)
+        z = tl.load(at, mask=within[:, None] & (k < NUM_CLASSES), other=-float("inf")).to(tl.float32)
         others = tl.where(k == y[:, None], -float("inf"), z)
         block_of_best = tl.where(others > best, first, block_of_best)
         best = tl.maximum(best, others)
@@ -59,7 +58,7 @@ def wide_rows(
         for first in range(0, NUM_CLASSES, CLASSES):
             k = first + block
             at = start[:, None] + k.to(tl.int64) * column_stride
-            z = tl.load(at, mask=counts[:, None] & (k < NUM_CLASSES), other=0.0).to(REAL)
+            z = tl.load(at, mask=counts[:, None] & (k < NUM_CLASSES), other=0.0).to(tl.float32)
             is_nan = (z != z) & (k != y[:, None])
             other_nan = tl.maximum(other_nan, tl.max(is_nan.to(tl.int32), 1))
             first_nan = tl.minimum(first_nan, tl.min(tl.where(is_nan, k, NUM_CLASSES), 1))
@@ -80,10 +79,9 @@ def wide_columns(
     PARTS: tl.constexpr,
 ):  # fmt: skip
     """Sum p over rows of other classes, CLASSES at a time, by what `wide_rows` has left in `softmax` [2, N]."""
-    REAL: tl.constexpr = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
     k = tl.program_id(0) * CLASSES + tl.arange(0, CLASSES)
     part = tl.program_id(1)
-    total = tl.zeros([ROWS, CLASSES], REAL)
+    total = tl.zeros([ROWS, CLASSES], tl.float32)
     for tile in range(part, tl.cdiv(num_rows, ROWS), tl.num_programs(1)):
         n = rows_of(tile, ROWS)
         counts, y = counted_labels(labels, n, num_rows, label_stride, ignore_index, NUM_CLASSES)
@@ -91,7 +89,7 @@ def wide_columns(
         scale = tl.load(softmax + num_rows + n, mask=counts, other=0.0)
         summed = counts[:, None] & (k < NUM_CLASSES)[None, :]
         at = logits + (n * row_stride * ALIGN)[:, None] + (k.to(tl.int64) * column_stride)[None, :]
-        z = tl.load(at, mask=summed, other=0.0).to(REAL)
+        z = tl.load(at, mask=summed, other=0.0).to(tl.float32)
         p = exponential(z - m[:, None]) * scale[:, None]
         total += tl.where(summed & (k[None, :] != y[:, None]), p, 0.0)
     add_columns(sums, columns, part, k, tl.sum(total.to(tl.float64), 0), NUM_CLASSES, PARTS)

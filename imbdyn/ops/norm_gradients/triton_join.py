@@ -1,7 +1,7 @@
 """Triton kernels of norm_gradients that join the statistics of parts, and move cross moments to the joint mean."""
 
+# What Triton compiles has no types of Python.
 # mypy: disable-error-code="no-untyped-def"
-# (what Triton compiles has no types of Python)
 
 from __future__ import annotations
 

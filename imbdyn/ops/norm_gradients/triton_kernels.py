@@ -8,8 +8,8 @@ is the mean of the part's first block, so that the differences do not cancel. Su
 are the same bits every time.
 """
 
+# What Triton compiles has no types of Python.
 # mypy: disable-error-code="no-untyped-def"
-# (what Triton compiles has no types of Python)
 
 from __future__ import annotations
 

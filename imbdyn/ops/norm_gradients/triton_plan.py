@@ -71,6 +71,8 @@ def plan_channels(
         mode = GIVEN if parts == 1 else GIVEN_PART
     else:
         mode = OWN if parts == 1 and num_groups == channels and not across_units else JOINED
+    # a pipeline over few blocks does not pay
+    stages = STAGES if of_part >= 16 * block_places else 1
     kept = {OWN: 0, GIVEN: 0, GIVEN_PART: 2, JOINED: 5}[mode]
     x = (x_unit // align, x_channel, x_place // align), (x_unit // align, x_channel // align, x_place)
     dy = (dy_unit // align, dy_channel, dy_place // align), (dy_unit // align, dy_channel // align, dy_place)
@@ -82,7 +84,7 @@ def plan_channels(
         along_channels,
         (programs, parts),
         numbers,
-        (block_channels, block_places, align, mode, of_part > block_places, STAGES),
+        (block_channels, block_places, align, mode, of_part > block_places, stages),
         warps,
         parts,
         of_part,
@@ -141,9 +143,9 @@ def channels_config(channels: int) -> tuple[int, int, int]:
 
 
 def rows_config(columns: int) -> tuple[int, int, int]:
-    """Return rows at a time, columns rounded up, and warps: 16 pairs a thread."""
+    """Return rows at a time, columns rounded up, and warps: 8 or 16 pairs a thread."""
     block = max(16, triton.next_power_of_2(columns))
-    return max(1, 2048 // block), block, max(4, block // 512)
+    return max(1, 1024 // block), block, max(2, block // 512)
 
 
 def units_of_join(units: int, channels: int, processors: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Triton kernel of norm_gradients_rows: rows are normalised by their own statistics in registers."""
 
+# What Triton compiles has no types of Python.
 # mypy: disable-error-code="no-untyped-def"
-# (what Triton compiles has no types of Python)
 
 from __future__ import annotations
 
