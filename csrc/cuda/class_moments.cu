@@ -150,19 +150,21 @@ __global__ void __launch_bounds__(32 * kDown * kAcross, kResidentWarps<kWide> / 
 
 constexpr int kMergingWarps = 8;
 
-/// Merges the chunks of the class that begins in one window, in 32 columns; a warp takes every kMergingWarps-th.
+/// Merges the chunks of one class in 32 columns; a warp takes every kMergingWarps-th. The class is given by its number
+/// (`of_classes`), or as the one of more than one chunk that begins in a window, if one does.
 template <class A>
 __global__ void __launch_bounds__(32 * kMergingWarps)
-    merge_chunks(const Line* lines, int64_t chunk_lines, Chunking chunking, bool by_class, unsigned panels,
-                 Results<A> results, Partial<A> partial) {
-  const int64_t window = blockIdx.x / panels;
-  const Line of_first = lines[2 * window + 1];
-  if (of_first.rows == 0) return;
+    merge_chunks(const Line* lines, int64_t chunk_lines, Chunking chunking, bool by_class, bool of_classes,
+                 unsigned panels, Results<A> results, Partial<A> partial) {
+  const int64_t number = blockIdx.x / panels;
+  const Line found = lines[of_classes ? chunk_lines + number : 2 * number + 1];
+  if (found.rows <= chunking.rows()) return;
+  const Line line = of_classes ? found : lines[chunk_lines + (by_class ? found.c : found.start)];
+  const int64_t window = line.start >> chunking.bits;
   __shared__ Merger merged_by[kMergingWarps * 32];
   const int warp = static_cast<int>(threadIdx.x / 32);
   const int64_t column = int64_t{blockIdx.x % panels} * 32 + threadIdx.x % 32;
   const bool there = column < results.columns;
-  const Line line = lines[chunk_lines + (by_class ? of_first.c : of_first.start)];
   const int64_t chunks = chunking.chunks(line.rows);
   Merger merger = merger_from(there ? partial.load(2 * window + 1, column, 0).mean : 0);
   if (there) {
@@ -216,10 +218,11 @@ void launch(const Matrix& features, const Plan& plan, const MomentsMemory& momen
   }
   if (plan.windows > 0) {
     const auto panels = static_cast<unsigned>((features.columns + 31) / 32);
-    const unsigned blocks = static_cast<unsigned>(plan.windows) * panels;
+    const bool of_classes = plan.by_class && classes < plan.windows;
+    const unsigned blocks = static_cast<unsigned>(of_classes ? classes : plan.windows) * panels;
     const auto* lines = reinterpret_cast<const Line*>(memory + plan.lines_at);
     merge_chunks<A><<<blocks, 32 * kMergingWarps, 0, stream>>>(lines, 2 * plan.windows, plan.chunking, plan.by_class,
-                                                               panels, results, partial);
+                                                               of_classes, panels, results, partial);
   }
 }
 

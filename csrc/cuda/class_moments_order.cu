@@ -190,31 +190,53 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// Where sorted rows reach class `wanted`, by halving.
-__device__ int64_t first_not_below(const Labels& labels, const int32_t* order, int64_t rows, int32_t wanted) {
-  int64_t low = 0, high = rows;
-  while (low < high) {
+/// The rows of class `own`, which begins at `start` of sorted rows: most classes that are sorted by more than one digit
+/// are small, so steps that double find the end sooner than halving all rows.
+__device__ int64_t rows_from(const Labels& labels, const int32_t* order, int64_t rows, int64_t start, int32_t own) {
+  int64_t low = start, step = 1;  // at low it is there
+  while (low + step < rows && class_of(labels, order[low + step]) == own) {
+    low += step;
+    step *= 2;
+  }
+  int64_t high = low + step < rows ? low + step : rows;  // at high it is not
+  while (high - low > 1) {
     const int64_t middle = (low + high) / 2;
-    if (class_of(labels, order[middle]) < wanted) {
-      low = middle + 1;
+    if (class_of(labels, order[middle]) == own) {
+      low = middle;
     } else {
       high = middle;
     }
   }
-  return low;
+  return high - start;
 }
 
-/// Writes the lines of rows that were sorted by more than one digit; a row looks for the ends of its class.
+/// The first place of class `own`, which is at `place` of sorted rows, by halving.
+__device__ int64_t start_of(const Labels& labels, const int32_t* order, int64_t place, int32_t own) {
+  int64_t low = 0, high = place;
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (class_of(labels, order[middle]) == own) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return high;
+}
+
+/// Writes the lines of rows that were sorted by more than one digit.
 __global__ void __launch_bounds__(kThreads) list_sorted(Labels labels, int64_t rows, const int32_t* order, Out out) {
   const int64_t place = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (place >= rows) return;
   const int32_t own = class_of(labels, order[place]);
   if (own >= labels.num_classes) return;
   const bool first = place == 0 || class_of(labels, order[place - 1]) != own;
-  if (!first && out.chunk_lines == 0) return;
-  const int64_t start = first ? place : first_not_below(labels, order, rows, own);
-  if (!first && !out.chunking.begins(start, place)) return;
-  const int64_t count = first_not_below(labels, order, rows, own + 1) - start;
+  // No chunk but the first begins within the first chunk.
+  const int64_t chunk = out.chunking.rows();
+  if (!first && (place < chunk || class_of(labels, order[place - chunk]) != own)) return;
+  const int64_t start = first ? place : start_of(labels, order, place, own);
+  if (!out.chunking.begins(start, place)) return;
+  const int64_t count = rows_from(labels, order, rows, start, own);
   write_chunk(out, own, start, count, place);
   if (first) write_class(out, out.by_class ? own : place, own, start, count);
 }

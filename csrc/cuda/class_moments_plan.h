@@ -27,14 +27,16 @@ constexpr int kOneChunkBits = 9;
 /// Bytes of a row that a block reads.
 constexpr int64_t kPanelBytes = 2048;
 
-/// Up to so many rows, all pairs of labels are compared; above, they are sorted by digits of their classes.
-constexpr int64_t kMostPairs = 2048;
+/// Up to so many rows all pairs of labels are compared, if one digit does or does not tell the classes apart; more are
+/// sorted by digits of their classes.
+constexpr int64_t kMostPairsForOneDigit = 2048;
+constexpr int64_t kMostPairs = 8192;
 
 /// Bits of a digit: what a block counts in shared memory.
 constexpr int kMostDigitBits = 11;
 
 /// Rows that a block counts, and puts to their places.
-constexpr int kSortedRows = 1024;
+constexpr int kSortedRows = 512;
 
 struct Line {
   int64_t c;
@@ -96,10 +98,10 @@ inline Plan make_plan(int64_t rows, int64_t columns, int64_t num_classes, int64_
   plan.windows = rows > plan.chunking.rows() ? plan.chunking.chunks(rows) : 0;
   plan.by_class = num_classes <= rows;
   plan.lines = 2 * plan.windows + (plan.by_class ? num_classes : rows);
-  plan.pairs = rows <= kMostPairs;
+  int bits = 1;
+  while (num_classes >> bits != 0) ++bits;  // `num_classes` itself is a digit's value: rows that count nowhere
+  plan.pairs = rows <= (bits <= kMostDigitBits ? kMostPairsForOneDigit : kMostPairs);
   if (!plan.pairs) {
-    int bits = 1;
-    while (num_classes >> bits != 0) ++bits;  // `num_classes` itself is a digit's value: rows that count nowhere
     plan.passes = (bits + kMostDigitBits - 1) / kMostDigitBits;
     plan.digit_bits = (bits + plan.passes - 1) / plan.passes;
     plan.blocks = (rows + kSortedRows - 1) / kSortedRows;

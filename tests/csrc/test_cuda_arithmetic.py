@@ -73,7 +73,7 @@ def test_moments_are_merged_as_if_they_were_of_one_pass(probes: ctypes.CDLL) -> 
 
 @pytest.mark.parametrize("columns", [0, 2048])
 @pytest.mark.parametrize("num_classes", [1, 2047, 2048, 2**31 - 2])
-@pytest.mark.parametrize("rows", [512, 513, 2048, 2049, 262_144])
+@pytest.mark.parametrize("rows", [512, 513, 2048, 2049, 8192, 8193, 262_144])
 def test_plan_has_room_for_everything(probes: ctypes.CDLL, rows: int, num_classes: int, columns: int) -> None:
     out = torch.zeros(13, dtype=torch.int64)
     probes.plan_on_host(ctypes.c_int64(rows), ctypes.c_int64(columns), ctypes.c_int64(num_classes), pointer(out))
@@ -84,9 +84,10 @@ def test_plan_has_room_for_everything(probes: ctypes.CDLL, rows: int, num_classe
     assert lines == 2 * windows + (num_classes if by_class else rows)
     assert bool(by_class) == (num_classes <= rows)
     # enough digits for every class and for rows that count nowhere, in shared memory
-    assert rows <= 2048 or (num_classes < 2 ** (passes * bits) and bits <= 11)
-    assert passes != 1 or rows <= 2048 or by_class
-    blocks = 0 if rows <= 2048 else math.ceil(rows / 1024)
+    assert (passes == 0) == (rows <= (2048 if num_classes < 2048 else 8192))
+    assert passes == 0 or (num_classes < 2 ** (passes * bits) and bits <= 11)
+    assert passes != 1 or by_class
+    blocks = math.ceil(rows / 512) if passes else 0
     needs = [lines * 32, passes * 2**bits * 4, blocks * 2**bits * 4, rows * 4, (passes > 1) * rows * 4]
     needs = [*needs[:1], *(n if passes else 0 for n in needs[1:3]), *needs[3:], 2 * windows * 3 * columns * 4]
     for part, begin, end, need in zip(PARTS, at, [*at[1:], size], needs, strict=True):

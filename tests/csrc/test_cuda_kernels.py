@@ -91,10 +91,18 @@ def assert_same(got: Moments, expected: Moments) -> None:
 
 
 #: Rows, columns, classes: pairs and digits (one and two of them), lines by class and by place, with and without chunks.
-SHAPES = [(33, 8, 5), (700, 264, 7), (3000, 5, 70), (2500, 3, 3000)]
+SHAPES = [(33, 8, 5), (700, 264, 7), (3000, 5, 70), (8300, 3, 9000)]
 MORE_SHAPES = [
     *((1, 1, 1), (64, 300, 40), (5, 4, 700), (1500, 8, 2), (2048, 3, 33), (1100, 4, 1200), (2049, 8, 1), (5000, 8, 3)),
-    *((2100, 4, 200), (2100, 4, 2047), (2100, 2, 2048), (130, 528, 3), (100, 1032, 30)),
+    *(
+        (2100, 4, 200),
+        (2100, 4, 2047),
+        (2100, 2, 2048),
+        (8200, 2, 3000),
+        (8192, 1, 9000),
+        (130, 528, 3),
+        (100, 1032, 30),
+    ),
     *((2600, 6656, 3), (2700, 6600, 400)),  # enough blocks for panels of 2 KB
 ]
 
@@ -148,7 +156,7 @@ def test_labels_that_are_no_class_are_ignored(kernels: ctypes.CDLL, num_classes:
 
 
 @pytest.mark.parametrize(
-    ("rows", "num_classes"), [(0, 5), (0, 7000), (90, 5), (90, 7000), (3000, 5), (2500, 4000)], ids=str
+    ("rows", "num_classes"), [(0, 5), (0, 7000), (90, 5), (90, 7000), (3000, 5), (8300, 8500)], ids=str
 )
 def test_moments_are_added_to_present_classes_alone(kernels: ctypes.CDLL, rows: int, num_classes: int) -> None:
     case = make_rows(rows + 60, 7, 4, mean=10.0)

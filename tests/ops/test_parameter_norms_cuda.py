@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from op_cases import SETTINGS, assert_accurate
 from test_parameter_norms import Case, tensors
 from test_parameter_norms_triton import LARGE_SHAPES, on_device
@@ -28,7 +28,7 @@ def assert_as_reference(case: Case, rows: int) -> None:
         assert_accurate(name, one.cpu(), expected, expected, size, torch.float64)
 
 
-@SETTINGS
+@settings(SETTINGS, max_examples=80)
 @given(tensors())
 def test_matches_reference(case: Case) -> None:
     for rows in (-1, *(i for i, w in enumerate(case[0]) if w.dim() > 0)):

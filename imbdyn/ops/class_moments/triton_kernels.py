@@ -36,7 +36,7 @@ def _store(mean_at, m2_at, mask, new_mean, new_m2, rows, before, FRESH: tl.const
     tl.store(m2_at, new_m2.to(m2_at.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["chunk_lines", "chunk_rows", "panels"])
 def moments_of_lines(
     features, row_stride, column_stride, columns, order, table, chunk_lines, chunk_rows, panels, mean, m2, partial,
     R: tl.constexpr, W: tl.constexpr, BY_CLASS: tl.constexpr, FRESH: tl.constexpr,
@@ -123,7 +123,7 @@ def moments_of_lines(
                 tl.store(m2 + to, tl.zeros([W], A), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["chunk_lines", "chunk_rows", "panels"])
 def merge_chunks(
     columns, table, chunk_lines, chunk_rows, panels, mean, m2, partial,
     K: tl.constexpr, W: tl.constexpr, BY_CLASS: tl.constexpr, FRESH: tl.constexpr,

@@ -9,7 +9,8 @@ of four int64: class, its first place in `order`, its rows, and how many rows it
   So nothing is claimed or counted: each row knows from its own place whether a chunk begins with it, and where it goes.
 - The lines behind are classes: line 2 W + c for class c (`BY_CLASS`; used if C <= N), or 2 W + its first place.
 
-Unused lines have 0 rows. `count` int64 [C] is updated, because this kernel is the last that may read it.
+Unused lines have 0 rows. `count` int64 [C] is updated, because this kernel is the last that may read it. Numbers that
+change from call to call are not specialised: no kernel is compiled again where one is 1 or a multiple of 16.
 """
 
 # What Triton compiles has no types of Python.
@@ -52,7 +53,7 @@ def _write_chunks(table, mask, c, start, rows, place, chunk_rows):
     tl.store(at + 2, rows.to(tl.int64), mask=begins)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_classes", "ignore_index", "row_blocks", "chunk_lines", "chunk_rows"])
 def order_by_pairs(
     labels, label_stride, num_rows, num_classes, ignore_index, order, table, count, row_blocks, chunk_lines, chunk_rows,
     CHUNKED: tl.constexpr, BY_CLASS: tl.constexpr, FRESH: tl.constexpr, OWN: tl.constexpr, OTHER: tl.constexpr,
@@ -93,7 +94,7 @@ def order_by_pairs(
         _write_classes(table, chunk_lines + own, own < num_classes, own, start, rows, count, FRESH)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_classes", "ignore_index"])
 def count_labels(
     labels, label_stride, num_rows, num_classes, ignore_index, histogram, totals, BINS: tl.constexpr, L: tl.constexpr
 ):
@@ -108,7 +109,7 @@ def count_labels(
     tl.atomic_add(totals + c, rows, mask=(c < num_classes) & (rows > 0), sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_classes", "blocks", "chunk_lines"])
 def start_classes(
     histogram, blocks, num_classes, totals, table, chunk_lines, count,
     FRESH: tl.constexpr, BINS: tl.constexpr, L: tl.constexpr,
@@ -130,7 +131,7 @@ def start_classes(
     _write_classes(table, chunk_lines + own + one, one == 0, own + one, start + one, rows + one, count, FRESH)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_classes", "ignore_index", "chunk_lines", "chunk_rows"])
 def place_rows(
     labels, label_stride, num_rows, num_classes, ignore_index, histogram, order, table, chunk_lines, chunk_rows,
     L: tl.constexpr, J: tl.constexpr,
@@ -153,7 +154,7 @@ def place_rows(
     _write_chunks(table, counts, own, start, rows, place, chunk_rows)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_classes", "ignore_index"])
 def make_keys(labels, label_stride, num_rows, num_classes, ignore_index, keys, L: tl.constexpr):
     """keys[i] = the class of row i, `num_classes` for a row that counts nowhere."""
     i = tl.program_id(0) * L + tl.arange(0, L)
@@ -174,7 +175,7 @@ def _first_not_below(keys, num_rows, steps, wanted):
     return low
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_classes", "steps", "chunk_lines", "chunk_rows"])
 def list_sorted(
     keys, num_rows, num_classes, steps, table, chunk_lines, chunk_rows, count,
     BY_CLASS: tl.constexpr, FRESH: tl.constexpr, L: tl.constexpr,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imbdyn.ops.parameter_norms.layout import NOT_GIVEN, lay_out_alike
+from imbdyn.ops.parameter_norms.layout import NOT_GIVEN, Lists, lay_out_alike
 
 #: int64 numbers of a chunk in the table: addresses of its parts of w, grad and previous, and in one number their
 #: element count, types and alignment (csrc/cuda/parameter_norms_chunk.h).
@@ -125,6 +126,18 @@ def make_work(addresses: Sequence[Sequence[int]], types: Sequence[Sequence[int]]
 
 _KEPT: OrderedDict[object, Table] = OrderedDict()
 
+_DTYPE = attrgetter("dtype")
+
+
+def _lies_at(tensors: Sequence[Tensor | None]) -> tuple[object, ...]:
+    """Return all that a table says of tensors. For hundreds of them, at each call: no Python a tensor but for None."""
+    given = [t for t in tensors if t is not None]
+    missing = () if len(given) == len(tensors) else tuple(i for i, t in enumerate(tensors) if t is None)
+    layout = None if all(map(Tensor.is_contiguous, given)) else tuple(map(Tensor.stride, given))
+    sizes, dtypes = tuple(map(Tensor.numel, given)), tuple(map(_DTYPE, given))
+    return tuple(map(Tensor.data_ptr, given)), sizes, dtypes, layout, missing
+
+
 #: Tables that a CUDA graph reads, or copies each time it runs.
 _IN_GRAPHS: list[Table] = []
 
@@ -136,18 +149,26 @@ def table_of(
 
     It is copied from pinned memory without waiting, and only if the addresses are not those of a recent call.
     """
-    lists, types = lay_out_alike((params, grads, previous), rows)
     device = params[0].device
-    addresses = [[0 if t is None else t.data_ptr() for t in tensors] for tensors in lists]
-    sizes = [w.numel() for w in params]
     num_rows = params[rows].shape[0] if rows >= 0 else 0
-    key = (device, rows, num_rows, *sizes, *(n for three in (addresses, types) for column in three for n in column))
+    lists: Lists = (params, grads, previous)
+    key: tuple[object, ...] | None = (device, rows, num_rows, *map(_lies_at, lists))
+    # What was copied to lie alike lies somewhere else each time.
+    if key not in _KEPT:
+        lists, types = lay_out_alike(lists, rows)
+        if any(
+            a is not b
+            for one, other in zip(lists, (params, grads, previous), strict=True)
+            for a, b in zip(one, other, strict=True)
+        ):
+            key = None
     on_gpu = device.type == "cuda"
     stream = torch.cuda.current_stream(device).cuda_stream if on_gpu else 0
     capturing = on_gpu and torch.cuda.is_current_stream_capturing()
     table = _KEPT.pop(key, None)
     if table is None:
-        work = make_work(addresses, types, sizes, rows, num_rows)
+        addresses = [[0 if t is None else t.data_ptr() for t in tensors] for tensors in lists]
+        work = make_work(addresses, types, [w.numel() for w in params], rows, num_rows)
         on_host = torch.from_numpy(work.numbers)
         copied = None
         if on_gpu:
@@ -164,7 +185,7 @@ def table_of(
         torch.cuda.current_stream(device).wait_event(table.copied)
     if capturing:
         _IN_GRAPHS.append(table)
-    if not capturing or table.copied is not None:  # a copy that was only captured has not been made
+    if key is not None and (not capturing or table.copied is not None):  # a copy only captured has not been made
         _KEPT[key] = table
         while len(_KEPT) > _MOST_KEPT:
             _KEPT.popitem(last=False)

@@ -30,7 +30,7 @@ def _array(address, TYPE: tl.constexpr, ALIGNED: tl.constexpr):
     return tl.multiple_of(pointer, 16) if ALIGNED else pointer
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first"])
 def sum_chunks(
     table, first, partial,
     W: tl.constexpr, GRAD: tl.constexpr, OLD: tl.constexpr, ALIGNED: tl.constexpr, BLOCK: tl.constexpr,
@@ -82,7 +82,7 @@ def sum_chunks(
     tl.store(to + 3, tl.sum(w_dw, 0) if OLD >= 0 else nothing)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["chunks", "num_tensors", "num_rows"])
 def add_chunks(table, partial, chunks, num_tensors, num_rows, tensors, rows, LONG: tl.constexpr, SHORT: tl.constexpr):
     """tensors[p] and rows[k] = (sqrt, sqrt, sqrt, 1) of the sums of their chunks, in a fixed order.
 
