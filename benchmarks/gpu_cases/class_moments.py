@@ -11,6 +11,7 @@ from gpu_cases import Case
 from torch import Tensor
 
 from imbdyn.ops import _extension
+from imbdyn.ops.class_moments.cuda import add_class_moments_cuda, class_moments_cuda
 from imbdyn.ops.class_moments.triton import Config, add_class_moments_triton, choose, class_moments_triton, moments
 
 
@@ -25,15 +26,13 @@ def index_add(x: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tens
 
 
 def configs(chosen: Config, columns: int, itemsize: int) -> list[Config]:
-    """The committed list, around the chosen one."""
+    """The committed list of Triton configurations, around the chosen one."""
     widest = max(16, 1 << (columns - 1).bit_length())
     found = []
-    for elements, warps in ((4096, 4), (8192, 8), (2048, 4)):
-        for width in (512 // itemsize, 1024 // itemsize, 2048 // itemsize):
-            if width <= widest and elements // width >= 2:
-                for chunk_rows in (256, 512, 1024, 2048):
-                    found.append(Config(chosen.way, chunk_rows, (elements // width, width), warps))
-    return [c for c in found if c != chosen]
+    for elements, warps in ((4096, 4), (8192, 8)):
+        width = min(widest, 2048 // itemsize)
+        found += [Config(chosen.way, rows, (elements // width, width), warps) for rows in (256, 1024, 2048)]
+    return [*(c for c in found if c != chosen), replace(chosen, way="sort")]
 
 
 def case(
@@ -53,29 +52,26 @@ def case(
     labels = ((uniform**4 if skewed else uniform) * num_classes).long().clamp(max=num_classes - 1)
     present = int(labels.unique().numel())
     chosen = choose(rows, columns, num_classes, dtype)
-    others: dict[str, Callable[[], object]] = {}
     results = 2 * (2 * present if add else num_classes) * columns * 4
-    if add:
-        held = class_moments_triton(x, labels, num_classes, -100)
-        op: Callable[[], object] = lambda: add_class_moments_triton(*held, x, labels, -100)  # noqa: E731
-    else:
-        op = lambda: class_moments_triton(x, labels, num_classes, -100)  # noqa: E731
-        others["index_add_ in two reads"] = lambda: index_add(x, labels, num_classes)
-    cuda = _extension.kernels is not None and _extension.kernels.has_cuda
-    if cuda:
-        from imbdyn.ops.class_moments import cuda as cpp
-
-        if add and hasattr(cpp, "add_class_moments_cuda"):
-            others["cuda"] = lambda: cpp.add_class_moments_cuda(*held, x, labels, -100)
-        if not add:
-            others["cuda"] = lambda: cpp.class_moments_cuda(x, labels, num_classes, -100)
-    if sweep and not add:
+    ways: dict[str, Callable[[], object]] = {}
+    held = class_moments_triton(x, labels, num_classes, -100) if add else None
+    for name, fresh, added in (
+        ("cuda", class_moments_cuda, add_class_moments_cuda),
+        ("triton", class_moments_triton, add_class_moments_triton),
+    ):
+        if name == "cuda" and (_extension.kernels is None or not _extension.kernels.has_cuda):
+            continue
+        if held is None:
+            ways[name] = partial(fresh, x, labels, num_classes, -100)
+        else:
+            ways[name] = partial(added, *held, x, labels, -100)
+    op, *others_of = ways.values()
+    others = dict(zip(list(ways)[1:], others_of, strict=True))
+    if sweep:
         for config in configs(chosen, columns, dtype.itemsize):
             name = f"config {config.way} chunk {config.chunk_rows} tile {config.tile} warps {config.warps}"
             others[name] = partial(moments, x, labels, num_classes, -100, config)
-        for way in ("pairs", "count", "sort"):
-            if way != chosen.way and (way != "pairs" or rows <= 2**15) and (way != "count" or num_classes <= 2048):
-                others[f"config way {way}"] = partial(moments, x, labels, num_classes, -100, replace(chosen, way=way))
+        others["index_add_ in two reads"] = lambda: index_add(x, labels, num_classes)
     return Case(
         op=op,
         others=others,

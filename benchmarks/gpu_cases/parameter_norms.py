@@ -10,6 +10,7 @@ from gpu_cases import Case
 from torch import Tensor
 
 from imbdyn.ops import _extension
+from imbdyn.ops.parameter_norms.cuda import parameter_norms_cuda
 from imbdyn.ops.parameter_norms.triton import parameter_norms_triton
 
 
@@ -47,14 +48,14 @@ def foreach(params: list[Tensor], grads: list[Tensor], previous: list[Tensor]) -
 def case(shapes: list[tuple[int, ...]], dtype: torch.dtype, *, rows: bool, target: float | None = None) -> Case:
     params, grads, previous = ([torch.randn(shape, device="cuda").to(dtype) for shape in shapes] for _ in range(3))
     classifier = len(shapes) - 2 if rows else -1
+    cuda = _extension.kernels is not None and _extension.kernels.has_cuda
     others: dict[str, Callable[[], object]] = {"torch._foreach": lambda: foreach(params, grads, previous)}
-    if _extension.kernels is not None and hasattr(_extension.kernels, "parameter_norms_cuda"):
-        from imbdyn.ops.parameter_norms import cuda as cpp
-
-        others["cuda"] = lambda: cpp.parameter_norms_cuda(params, grads, previous, classifier)
+    if cuda:
+        others["triton"] = lambda: parameter_norms_triton(params, grads, previous, classifier)
+    serving = parameter_norms_cuda if cuda else parameter_norms_triton
     numbers = sum(t.numel() for t in params)
     return Case(
-        op=lambda: parameter_norms_triton(params, grads, previous, classifier),
+        op=lambda: serving(params, grads, previous, classifier),
         others=others,
         bytes=3 * numbers * dtype.itemsize + 32 * (len(shapes) + (shapes[classifier][0] if rows else 0)),
         flops=5 * numbers,

@@ -67,6 +67,7 @@ class DeviceClock:
 
     def seconds(self, earlier: torch.cuda.Event, later: torch.cuda.Event) -> float:
         """Return the seconds between two events."""
+        earlier.synchronize()
         later.synchronize()
         return 1e-3 * float(earlier.elapsed_time(later))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,9 @@ from imbdyn.monitor.parts import (
     gram,
     gram_of_gradients,
     gram_of_linear,
-    gram_of_normalisation,
+    gram_of_samples,
+    sample_gradients,
+    sample_gradients_of_normalisation,
 )
 from imbdyn.monitor.streams import Streams
 from imbdyn.taps import Again, Layout, NotCovered, Part, Plan, Source, Use, WatchedBatch
@@ -28,6 +30,8 @@ HELD_AT_FIRST = 1 << 24
 #: Micro-batches of a step join into one problem while the output gradients held for it stay below this; class gradients
 #: that have to be made themselves are made up to this size.
 MEMORY_BOUND = 1 << 30
+#: Gradients of samples, made of a bias or a scale, wait for those of the others up to this size: one call for all.
+_SMALL = 1 << 22
 
 
 @dataclass
@@ -60,7 +64,8 @@ class StepGradients:
         self._at_once = False if plan.backward_again else at_once
         self._watched: list[WatchedBatch] = []
         self._held: dict[str, list[_Held]] = defaultdict(list)
-        self._made: dict[str, Numbers] = {}
+        self._made: dict[str, Numbers | Tensor] = {}
+        """By parameter; samples' gradients [N, its elements] are still to be multiplied, all in one call."""
         self._classes: Classes | None = None
         self._held_bytes = 0
         self._streams = Streams()
@@ -128,10 +133,13 @@ class StepGradients:
         """Return the Gram matrices of those of `parameters` that can be read, over all micro-batches and all uses."""
         self._streams.follow(self._watched[0].labels)
         classes = self._known_classes()
-        found: dict[str, Numbers] = {}
+        found = self._multiply_samples(parameters, classes)
         for name in parameters:
+            made = self._made.get(name)
+            if isinstance(made, Tensor):
+                continue
             try:
-                found[name] = self._made.get(name) or self._numbers(name, self._held[name], classes)
+                found[name] = made or self._numbers(name, self._held[name], classes)
             except NotCovered as reason:
                 self._plan.refuse((name,), str(reason))
             except Exception as error:  # a part may be a user's rule's: the other parameters are read all the same
@@ -145,6 +153,14 @@ class StepGradients:
             torch.stack([gram for gram, _ in found.values()]) if found else torch.zeros(0, groups, groups),
             torch.stack([norms for _, norms in found.values()]) if found else torch.zeros(0, groups),
         )
+
+    def _multiply_samples(self, parameters: list[str], classes: Classes) -> dict[str, Numbers]:
+        """Return the numbers of those whose samples' gradients are made."""
+        waiting = {name: made for name in parameters if isinstance(made := self._made.get(name), Tensor)}
+        if not waiting:
+            return {}
+        gram, norms = gram_of_samples(list(waiting.values()), classes.labels[0], classes.groups)
+        return {name: (gram[i], norms[i]) for i, name in enumerate(waiting)}
 
     def _take(self, batch: WatchedBatch, use: Use) -> None:
         self._streams.follow(use.grad_output)
@@ -171,9 +187,18 @@ class StepGradients:
         for held in parts:
             for name in held.source.parameters:
                 if now and name not in self._held:
-                    self._made[name] = self._numbers(name, [held], self._known_classes())
+                    self._made[name] = self._make(name, held)
                 else:
                     self._held[name].append(held)
+
+    def _make(self, name: str, held: _Held) -> Numbers | Tensor:
+        """Return the numbers of a parameter with one use, or its samples' gradients where these are small."""
+        classes, part = self._known_classes(), held.part()
+        if held.source.isometric:
+            made = sample_gradients(Piece(part, held.layout, classes.labels[held.batch], held.grad_output))
+            if made is not None and made.numel() <= _SMALL:
+                return made
+        return self._numbers(name, [replace(held, part=lambda: part)], classes)
 
     def _make_pair(self, first: _Held, second: _Held) -> bool:
         """Make the numbers of a layer's weight and bias together, if these are such and go nowhere else."""
@@ -183,11 +208,12 @@ class StepGradients:
         weight, bias = (
             Piece(held.part(), held.layout, classes.labels[held.batch], held.grad_output) for held in (first, second)
         )
-        found = gram_of_linear(weight, bias, classes.groups) or gram_of_normalisation(weight, bias, classes.groups)
+        of_linear = gram_of_linear(weight, bias, classes.groups)
+        found: Sequence[Numbers | Tensor] | None = of_linear or sample_gradients_of_normalisation(weight, bias)
         if found is None:
             return False
-        for held, numbers in zip((first, second), found, strict=True):
-            self._made[held.source.parameters[0]] = numbers
+        for held, made in zip((first, second), found, strict=True):
+            self._made[held.source.parameters[0]] = made
         return True
 
     def _known_classes(self) -> Classes:

@@ -154,6 +154,7 @@ class Monitor:
                 floating point [N, C], as mixup, CutMix and distillation have them: not negative, and not all zero in a
                 row. Of each sample's gradient every class then gets the share of its weight in the row; loss, accuracy
                 and the other rates of a class, and its counts, are those of the samples whose heaviest class it is.
+                They may be on the CPU while the model is on a GPU.
 
         Raises:
             TypeError: if `labels` is neither of these.

@@ -20,6 +20,7 @@ from imbdyn.ops import (
     class_gram,
     class_gram_conv,
     class_gram_linear,
+    class_gram_samples,
     norm_gradients,
     norm_gradients_rows,
 )
@@ -74,18 +75,26 @@ def gram_of_linear(weight: Piece, bias: Piece, groups: int) -> tuple[Numbers, Nu
     return class_gram_linear(inputs, grad_outputs, labels, groups, samples)
 
 
-def gram_of_normalisation(weight: Piece, bias: Piece, groups: int) -> tuple[Numbers, Numbers] | None:
-    """Return the numbers of scale and bias of a normalisation, of one read of it; None if they are no such pair."""
+def sample_gradients(piece: Piece) -> Tensor | None:
+    """Return every sample's part of the gradient, [N, its elements], of a parameter that was repeated; else None."""
+    if isinstance(piece.part, Broadcast | Normalised) and piece.labels.dim() == 1:
+        return _by_sample(piece)
+    return None
+
+
+def sample_gradients_of_normalisation(weight: Piece, bias: Piece) -> tuple[Tensor, Tensor] | None:
+    """Return those of scale and bias of a normalisation, of one read of it; None if they are no such pair."""
     normalised, repeated = weight.part, bias.part
     if not (isinstance(normalised, Normalised) and isinstance(repeated, Broadcast)) or weight.labels.dim() != 1:
         return None
     if repeated.gradient is not normalised.grad_output or repeated.shape != normalised.shape:
         return None
-    sums = _norm_gradients(normalised, weight.layout, weight.labels.shape[0])
-    if sums is None:
-        return None
-    of_weight, of_bias = (_from_rows([(None, d_NP[:, None], weight.labels)], groups) for d_NP in sums)
-    return of_weight, of_bias
+    return _norm_gradients(normalised, weight.layout, weight.labels.shape[0])
+
+
+def gram_of_samples(gradients: Sequence[Tensor], labels: Tensor, groups: int) -> Numbers:
+    """Return the numbers of many parameters, gram [M, K, K] and norms [M, K], from their samples' gradients."""
+    return class_gram_samples(gradients, labels, groups)
 
 
 def class_gradients(piece: Piece, groups: int) -> Tensor:
@@ -139,9 +148,9 @@ def _rows(uses: Sequence[Piece]) -> _Problem:
     joined = [use.part.by_sample(use.layout, use.labels.shape[0]) for use in uses if isinstance(use.part, Rows)]
     d_NLO = _cat([rows.grad_outputs for rows in joined], 1)
     x_NLI = _cat([rows.inputs for rows in joined], 1)
-    dtype = torch.promote_types(x_NLI.dtype, d_NLO.dtype)
     if d_NLO.element_size() < x_NLI.element_size():
         x_NLI = x_NLI.to(d_NLO.dtype)  # under autocast the function has rounded its input like its result
+    dtype = torch.promote_types(x_NLI.dtype, d_NLO.dtype)
     x_NLI, d_NLO = x_NLI.to(dtype), d_NLO.to(dtype)
     if uses[0].labels.dim() == 1:
         return x_NLI, d_NLO, uses[0].labels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,6 @@ from imbdyn.monitor.step import OptimizerStep
 from imbdyn.monitor.window import LogitSums, Window, added
 from imbdyn.ops import parameter_norms
 from imbdyn.statistics.features import FeatureSummary, cos_class_mean, shift, summarise
-from imbdyn.statistics.weights import weight_motion
 from imbdyn.taps import Plan
 from imbdyn.trace import TraceWriter
 
@@ -34,23 +34,18 @@ from imbdyn.trace import TraceWriter
 TRAIN_EVAL = "train_eval"
 
 
+@dataclass
 class SampledStep:
-    """A sampled step on its way to the trace: its rows share what its gradients turn out to be.
+    """A sampled step on its way to the trace: its rows share what its gradients turn out to be."""
 
-    Args:
-        number: of the step.
-        reading: of its gradients.
-        plan: what is known of the model.
-        missed: told of parameters of which nothing was seen.
-    """
-
-    def __init__(self, number: int, reading: GradientReading, plan: Plan, missed: Callable[[list[str]], None]) -> None:
-        self.number = number
-        self.reading = reading
-        self.plan = plan
-        self.missed = missed
-        self.gradients: Gradients | None = None
-        """None until they have come, and of a step that the optimizer has left out."""
+    number: int
+    """Of the step."""
+    reading: GradientReading
+    plan: Plan
+    missed: Callable[[list[str]], None]
+    """Told of parameters of which nothing was seen."""
+    gradients: Gradients | None = None
+    """None until they have come, and of a step that the optimizer has left out."""
 
 
 class Recorder:
@@ -75,7 +70,6 @@ class Recorder:
         self._model = model
         self._cadence = cadence
         self._problems = problems
-        self._num_classes = num_classes
         self._learning_rate = learning_rate
         self._since = 0
         self._coverage = Coverage(model, problems)
@@ -167,40 +161,13 @@ class Recorder:
             sampled.missed(gradients.missing)
             self._note_coverage(sampled.plan, names)
             warn_of_residuals(sampled.number, gradients, reading.reduced_precision, self._problems)
-            self._parameter_rows(sampled.number, names, tensors_P4, gradients)
+            tables.write_parameters(self._writer, sampled.number, names, tensors_P4, gradients)
             if gradients.grams is not None:
                 tables.write_class_gradients(self._writer, sampled.number, gradients.grams.of_classes(), classifier)
             if rows is not None:
-                row_norm, _, row_update, row_dot = rows_K4.T
-                self._classifier_rows(
-                    sampled.number,
-                    "train",
-                    numbers[-1] if bias else None,
-                    row_norm=row_norm,
-                    row_update_norm=row_update,
-                    row_rotation=tables.absent(weight_motion(row_norm, row_update, row_dot).rotation),
-                )
+                tables.write_classifier_motion(self._writer, sampled.number, rows_K4, numbers[-1] if bias else None)
 
         self._rows.add([norms.tensors, norms.rows, *of_reading, *bias], write)
-
-    def _parameter_rows(self, step: int, names: list[str], norms_P4: NDArray[np.float64], gradients: Gradients) -> None:
-        weight_norm, _, update_norm, dot = norms_P4.T
-        motion = weight_motion(weight_norm, update_norm, dot)
-        self._writer.append(
-            "parameters",
-            step=step,
-            parameter=names,
-            weight_norm=weight_norm,
-            grad_norm=gradients.grad_norm,
-            update_norm=update_norm,
-            update_ratio=tables.absent(motion.update_ratio),
-            cos_weight_update=tables.absent(motion.cos_weight_update),
-            rotation=tables.absent(motion.rotation),
-            residual=np.ma.masked_array(
-                [gradients.residual.get(name, 0.0) for name in names],
-                [name not in gradients.residual for name in names],
-            ),
-        )
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
         """Write an evaluation after `step`."""
@@ -217,11 +184,12 @@ class Recorder:
         tables.write_features(self._writer, key, features, evaluation.collapse(weight), shifted)
         rows, bias = weight.double().cpu().numpy(), self._bias()
         tables.write_class_feature_pairs(self._writer, key, rows, features)
-        self._classifier_rows(
+        tables.write_classifier(
+            self._writer,
             step,
             evaluation.split,
+            np.linalg.norm(rows, axis=1),
             bias[0].cpu().numpy() if bias else None,
-            row_norm=np.linalg.norm(rows, axis=1),
             cos_class_mean=tables.absent(cos_class_mean(rows, features)),
         )
         self._evaluated[evaluation.split] = features
@@ -332,8 +300,10 @@ class Recorder:
 
     def close(self, status: Status) -> None:
         """End the trace."""
-        self._update_run(**self._state(wait=True))
-        self._writer.close(status)
+        try:
+            self._update_run(**self._state(wait=True))
+        finally:  # a GPU that has failed gives no numbers any more
+            self._writer.close(status)
 
     def _state(self, *, wait: bool = False) -> dict[str, Any]:
         """Return the fields of run.json that change while the run goes on."""
@@ -352,8 +322,3 @@ class Recorder:
         """Return the classifier's bias, if it has one."""
         bias = self._model.classifier_bias
         return [] if bias is None else [self._model.parameter(bias).detach().double()]
-
-    def _classifier_rows(self, step: int, split: str, bias: NDArray[np.float64] | None, **columns: Any) -> None:
-        self._writer.append(
-            "classifier", step=step, split=split, class_id=np.arange(self._num_classes), bias=bias, **columns
-        )

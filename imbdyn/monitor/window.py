@@ -43,7 +43,7 @@ class LogitSums:
         sums, self._sums = self._sums, None
         before, self._put_back = self._put_back, None
         if sums is None:
-            sums = torch.zeros(len(ClassLogits._fields), self._num_classes, dtype=torch.float64)
+            sums = torch.zeros(len(ClassLogits._fields), self._num_classes, dtype=torch.float64, device="cpu")
         self._streams.follow(sums)
         return sums, before
 

@@ -20,7 +20,8 @@ def offer(op: str, name: str, functions: Mapping[str, str]) -> None:
     Args:
         op: the family, as `imbdyn info` names it.
         name: `triton` or `cuda`; the functions are in the module `imbdyn.ops.OP.NAME`.
-        functions: name of each op of the family, to the name of the function that computes it.
+        functions: name of each op of the family, to the name of the function that computes it; `FILE:NAME` where that
+            is in another module of the family.
     """
     detail, why_not = _MADE_OF[name], _why_not(name)
     gpus = VERIFIED.get((op, name))
@@ -33,8 +34,9 @@ def offer(op: str, name: str, functions: Mapping[str, str]) -> None:
     if any(i.op == op and i.device == "cuda" and i.why_not is None for i in IMPLEMENTATIONS):
         IMPLEMENTATIONS.append(Implementation(op, name, "cuda", detail))
         return
-    module = f"imbdyn.ops.{op}.{name}"
-    for each, function in functions.items():
+    for each, where in functions.items():
+        file, _, function = where.rpartition(":")
+        module = f"imbdyn.ops.{op}.{file or name}"
         if each == op:
             implement(op, name, "cuda", detail, imported_on_call(module, function))
         else:

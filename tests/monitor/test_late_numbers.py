@@ -6,6 +6,7 @@ Here all is on the CPU: what is sent comes when the test says so, and nobody loo
 from __future__ import annotations
 
 import copy
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from networks import Mlp
 from numpy.typing import NDArray
 from same_trace import assert_same_trace
 from torch import Tensor, nn
-from ways import NormalisedCnn
+from torch.utils._python_dispatch import TorchDispatchMode
+from ways import NormalisedCnn, VisionTransformer
 
 from imbdyn import ImbdynWarning, Monitor, Trace, open_trace
 from imbdyn.monitor import arrivals
@@ -88,6 +90,21 @@ def batches() -> list[tuple[Tensor, Tensor]]:
     ]
 
 
+class TwoScales(nn.Module):
+    """A weight that is used twice and values made of parameters: class gradients that have to be made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.scale = nn.Linear(72, 72), nn.Parameter(torch.ones(2, 72))
+        self.kernel = nn.Parameter(0.1 * torch.randn(2, 2, 3, 3))
+        self.head = nn.Linear(72, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.conv2d(F.conv2d(x, self.kernel, padding=1), self.kernel, padding=1).flatten(1)
+        x = torch.tanh(self.inner(x)) * self.scale.sum(0)
+        return self.head(torch.tanh(self.inner(x) @ self.inner.weight) * self.scale[0])
+
+
 NETWORKS: dict[str, Callable[[], nn.Module]] = {"mlp": lambda: Mlp(features=72), "cnn": NormalisedCnn}
 
 
@@ -121,6 +138,82 @@ def test_the_trace_is_the_same(
         assert late.run[field] == punctual.run[field]
     for name in ("steps", "sampled_steps", "logits_steps"):
         assert late.run["overhead"][name] == punctual.run["overhead"][name]
+
+
+LOOKS = {
+    "aten::_local_scalar_dense",
+    "aten::is_nonzero",
+    "aten::nonzero",
+    "aten::masked_select",
+    "aten::bincount",
+    "aten::_unique2",
+    "aten::unique_dim",
+    "aten::unique_consecutive",
+    "aten::repeat_interleave",
+    "aten::equal",
+}
+
+
+class NobodyLooks(TorchDispatchMode):
+    """Finds the calls that would wait for a GPU: those whose results, or the sizes of these, the host must know.
+
+    It sees our own ops from outside: whether they wait is the affair of what implements them on a GPU.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name
+        selects = name.startswith("aten::index") and any(
+            isinstance(i, Tensor) and i.dtype == torch.bool
+            for arg in args
+            if isinstance(arg, (list, tuple))
+            for i in arg
+        )
+        states = name == "aten::equal" and args[0].dtype == torch.uint8  # of random generators, which the host has
+        if (name in LOOKS and not states) or selects:
+            frames = [f for f in traceback.extract_stack() if "imbdyn" in f.filename]
+            self.found.append(f"{name} in {frames[-1].filename}:{frames[-1].lineno}" if frames else name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("make", [lambda: Mlp(features=72), NormalisedCnn, VisionTransformer, TwoScales])
+@pytest.mark.parametrize("micro_batches", [1, 2])
+def test_nobody_looks_at_a_tensor_once_the_model_is_learned(
+    tmp_path: Path,
+    device: Device,
+    batches: list[tuple[Tensor, Tensor]],
+    make: Callable[[], nn.Module],
+    micro_batches: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("imbdyn.monitor.monitor.check_values", lambda *_: None)  # of labels on the CPU only
+    torch.manual_seed(0)
+    model = make()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=2) as monitor:
+        for step in range(0, len(batches), micro_batches):
+            with NobodyLooks() as looks:
+                for x, y in batches[step : step + micro_batches]:
+                    with monitor.batch(y):
+                        F.cross_entropy(model(x), y).backward()
+                optimizer.step()
+            optimizer.zero_grad()
+            assert step < 2 * micro_batches or looks.found == []
+    trace = open_trace(tmp_path / "run")
+    assert trace.run["problems"] == {}
+    assert trace.run["coverage"]["share"] == 1.0
+    assert device.sent
+
+
+def test_who_looks_is_seen() -> None:
+    with NobodyLooks() as looks:
+        Classes.of([torch.tensor([0, 2, 2])], CLASSES, -100)
+        torch.ones(3)[torch.tensor([True, False, True])].sum().item()
+    assert [found.split()[0] for found in looks.found] == ["aten::_unique2", "aten::index", "aten::_local_scalar_dense"]
+    assert "classes.py" in looks.found[0]
 
 
 class Training:

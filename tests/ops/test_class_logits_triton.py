@@ -15,7 +15,13 @@ from triton_device import DEVICE, EXAMPLES
 
 from imbdyn.ops import ClassLogits
 from imbdyn.ops._triton import alignment
-from imbdyn.ops.class_logits.triton import add_class_logits_triton, class_logits_triton, whole_config
+from imbdyn.ops.class_logits.triton import (
+    add_class_logits_triton,
+    class_logits_triton,
+    few_config,
+    whole_config,
+    wide_configs,
+)
 
 implementation = import_module("imbdyn.ops.class_logits.triton")  # the package has a function of its own name
 
@@ -30,11 +36,11 @@ def deterministic(request: pytest.FixtureRequest) -> Iterator[bool]:
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(params=["whole", "wide"])
+@pytest.fixture(params=["few", "tiles", "long", "wide"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Whole rows, or rows as if they were wider than a block."""
-    if request.param == "wide":
-        monkeypatch.setattr(implementation, "WHOLE", 0)
+    """A row a thread where there are few classes, tiles of rows, long rows, or as if wider than a block."""
+    for name in {"few": (), "tiles": ("FEW",), "long": ("FEW", "TILES"), "wide": ("FEW", "WHOLE")}[request.param]:
+        monkeypatch.setattr(implementation, name, 0)
     return str(request.param)
 
 
@@ -45,8 +51,16 @@ def read(case: Rows) -> ClassLogits:
 
 @pytest.mark.usefixtures("way", "deterministic")
 @settings(SETTINGS, max_examples=EXAMPLES)
-@given(row_cases(columns=None, classes=(1, 2, 3, 10, 31, 33, 100)))
+@given(row_cases(columns=None, classes=(1, 2, 3, 10, 16, 17, 33, 100)))
 def test_matches_reference(case: Rows) -> None:
+    compare(read(case), case)
+
+
+@pytest.mark.parametrize("adding", [0, 1000])
+@pytest.mark.parametrize("num_classes", [10, 100, 300])
+def test_programs_that_add_and_that_store(num_classes: int, adding: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(implementation, "ADDING", adding)
+    case = make_rows(200, num_classes, num_classes, ignored=True)
     compare(read(case), case)
 
 
@@ -134,51 +148,62 @@ def test_a_captured_call_adds_at_every_replay() -> None:
     torch.testing.assert_close(sums, 3 * once, rtol=1e-14, atol=0)
 
 
-KERNELS = "imbdyn.ops.class_logits.triton_kernels"
-WIDE = "imbdyn.ops.class_logits.triton_wide"
+KERNELS = "imbdyn.ops.class_logits.triton"
 ELEMENTS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}
-SHARED = 16 << 10  # what the warps of a program tell each other: sums of rows, never rows
+SHARED = 64 << 10  # what the warps of a program tell each other, and blocks of wide rows that are on their way
 
 
-def kernel(
-    name: str,
-    num_classes: int,
-    dtype: torch.dtype,
-    tile: dict[str, int],
-    warps: int,
-    kept: dict[str, str],
-    *,
-    deterministic: bool = False,
-) -> Kernel:
-    """Return the kernel for contiguous logits; `kept` are its pointers that only deterministic sums have."""
+#: Pointers of each kernel beside logits, labels and sums.
+KEPT = {
+    "few_classes": (),
+    "tiles_of_rows": ("rows", "columns"),
+    "long_rows": ("rows", "columns"),
+    "wide_rows": ("rows", "softmax"),
+    "wide_columns": ("softmax", "columns"),
+}
+
+
+def kernel(name: str, num_classes: int, dtype: torch.dtype, tile: dict[str, int], warps: int) -> Kernel:
+    """Return the kernel for contiguous logits; a tile's constants are those of the name."""
+    real = "*fp64" if dtype == torch.float64 else "*fp32"
     pointers = {"logits": f"*{ELEMENTS[dtype]}", "labels": "*i64", "sums": "*fp64"}
-    if "wide" in name:
-        pointers["softmax"] = "*fp64" if dtype == torch.float64 else "*fp32"
-    constants: dict[str, object] = {
-        "column_stride": 1,
-        "label_stride": 1,
-        "NUM_CLASSES": num_classes,
-        "ALIGN": alignment(dtype.itemsize, num_classes),
-        "DETERMINISTIC": deterministic,
-        **tile,
-    }
-    if not deterministic:
-        constants |= dict.fromkeys(kept)
-    numbers = {"num_rows": "i32", "row_stride": "i32", "ignore_index": "i32"}
-    return Kernel(name, pointers | kept | numbers, constants, {"num_warps": warps}, tuple(pointers))
+    pointers |= {one: "*fp64" if one == "rows" else real for one in KEPT[name.split(":")[1]]}
+    constants: dict[str, object] = {"label_stride": 1, "NUM_CLASSES": num_classes, **tile}
+    if "few" not in name:
+        constants |= {"column_stride": 1, "ALIGN": alignment(dtype.itemsize, num_classes)}
+    for one, flag in (("rows", "DETERMINISTIC"), ("columns", "PARTS")):
+        if one in pointers and not tile[flag]:
+            constants[one] = None
+    numbers = dict.fromkeys(("num_rows", "rows_of_program", "row_stride", "column_stride", "ignore_index"), "i32")
+    return Kernel(
+        f"{KERNELS}_{name}",
+        pointers | numbers,
+        constants,
+        {"num_warps": warps},
+        tuple(p for p in pointers if p not in constants),
+    )
 
 
-def whole(num_classes: int, dtype: torch.dtype, *, deterministic: bool = False) -> Kernel:
-    rows, classes, warps, _ = whole_config(num_classes, dtype)
-    tile = {"CLASSES": classes, "ROWS": rows}
-    kept = {"rows": "*fp64", "columns": "*fp64"}
-    return kernel(f"{KERNELS}:whole_rows", num_classes, dtype, tile, warps, kept, deterministic=deterministic)
+def whole(num_classes: int, dtype: torch.dtype, *, deterministic: bool = False, parts: bool = True) -> Kernel:
+    config = whole_config(1 << 20, num_classes, dtype, 132)
+    tile = {"CLASSES": config.classes, "GROUP": config.group, "DETERMINISTIC": deterministic, "PARTS": parts}
+    name = "kernels:tiles_of_rows" if num_classes <= implementation.TILES else "long:long_rows"
+    return kernel(name, num_classes, dtype, tile, config.warps)
 
 
-def wide(num_classes: int, dtype: torch.dtype) -> list[Kernel]:
+def few(num_classes: int, dtype: torch.dtype, *, deterministic: bool = True) -> Kernel:
+    config = few_config(num_classes, dtype)
+    tile = {"CLASSES": config.classes, "ROWS": config.group, "DETERMINISTIC": deterministic}
+    return kernel("few:few_classes", num_classes, dtype, tile, config.warps)
+
+
+def wide(num_classes: int, dtype: torch.dtype, *, deterministic: bool = False) -> list[Kernel]:
+    rows, columns = wide_configs(num_classes)
+    along_rows = {"CLASSES": rows.classes, "STAGES": implementation.STAGES, "DETERMINISTIC": deterministic}
+    along_columns = {"CLASSES": columns.classes, "ROWS": columns.group, "PARTS": deterministic}
     return [
-        kernel(f"{WIDE}:wide_rows", num_classes, dtype, {"CLASSES": 4096}, 8, {"rows": "*fp64"}),
-        kernel(f"{WIDE}:wide_columns", num_classes, dtype, {"CLASSES": 1024, "ROWS": 4}, 4, {"columns": "*fp64"}),
+        kernel("wide:wide_rows", num_classes, dtype, along_rows, rows.warps),
+        kernel("wide:wide_columns", num_classes, dtype, along_columns, columns.warps),
     ]
 
 
@@ -189,28 +214,31 @@ def assert_fit(kernels: list[Kernel], target: str) -> None:
 
 
 def test_kernels_fit_into_registers() -> None:
-    assert_fit([whole(10, torch.float32), whole(1000, torch.bfloat16), *wide(130_000, torch.bfloat16)], "sm_90")
+    assert_fit([few(10, torch.float32), whole(1000, torch.bfloat16), *wide(130_000, torch.bfloat16)], "sm_90")
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_kernel_fits_into_registers(target: str, dtype: torch.dtype) -> None:
-    classes = (2, 10, 16, 100, 1000, 1024, 2048, 4096, 8192)
-    kernels = [whole(c, dtype, deterministic=d) for c in classes for d in (False, True)]
+    classes = (17, 100, 256, 1000, 1024, 2048, 4096, 8192)
+    flags = (False, True)
+    kernels = [whole(c, dtype, deterministic=d, parts=p) for c in classes for d, p in ((False, False), (True, True))]
+    kernels += [few(c, dtype, deterministic=d) for c in (2, 10, 16) for d in flags]
+    kernels += [one for d in flags for one in wide(130_000, dtype, deterministic=d)]
     sums = [
         Kernel(
-            f"{KERNELS}:sum_by_label",
+            f"{KERNELS}_sums:sum_by_label",
             {"labels": "*i64", "rows": "*fp64", "parts": "*fp64"}
             | dict.fromkeys(("num_rows", "num_parts", "label_stride", "ignore_index"), "i32"),
             {"NUM_CLASSES": 1000, "CLASSES": 8, "ROWS": 128},
             {"num_warps": 4},
         ),
         Kernel(
-            f"{KERNELS}:sum_parts",
+            f"{KERNELS}_sums:sum_parts",
             {"sums": "*fp64", "parts": "*fp64", "num_parts": "i32"},
-            {"WIDTH": 7000, "BLOCK": 128},
+            {"FIRST": 0, "WIDTH": 7000, "PARTS": 128, "BLOCK": 16},
             {"num_warps": 4},
         ),
     ]
-    assert_fit([*kernels, *wide(130_000, dtype), *sums], target)
+    assert_fit([*kernels, *sums], target)

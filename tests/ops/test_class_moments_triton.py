@@ -1,4 +1,4 @@
-"""class_moments in Triton against the reference: each way to order rows, with and without chunks, fresh and added to."""
+"""class_moments in Triton against the reference: every way to order rows, with and without chunks, fresh and added."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning"
 
 WAYS = ("pairs", "count", "sort")
 
+#: The interpreter takes milliseconds for a program; a GPU takes all of the cases that it is given.
+ON_GPU = DEVICE == "cuda"
+
 
 def on_device(case: Rows) -> Rows:
     """Return a case with its strides and offset on the device, also where elements share memory."""
@@ -35,6 +38,15 @@ def on_device(case: Rows) -> Rows:
     memory = m.as_strided((m.untyped_storage().nbytes() // m.itemsize,), (1,), 0).to(DEVICE)
     moved = memory.as_strided(m.shape, m.stride(), m.storage_offset())
     return replace(case, matrix=moved, labels=case.labels.to(DEVICE))
+
+
+def exact_moments(case: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and m2 in float64, by additions side by side: for what takes the reference too long."""
+    kept = case.labels >= 0
+    x, y = case.matrix[kept].double(), case.labels[kept]
+    count = y.bincount(minlength=case.num_classes).clamp(min=1)[:, None]
+    mean = x.new_zeros(case.num_classes, x.shape[1]).index_add_(0, y, x) / count
+    return mean, torch.zeros_like(mean).index_add_(0, y, (x - mean[y]).square())
 
 
 def small(way: str, chunk_rows: int = 64) -> Config:
@@ -52,32 +64,32 @@ def check(case: Rows, config: Config | None = None) -> None:
     compare(ClassMoments(*(t.cpu() for t in got)), case, parts=min(chunks, 2) if chunks > 1 else 1)
 
 
-@settings(SETTINGS, max_examples=EXAMPLES)
+@settings(SETTINGS, max_examples=EXAMPLES if ON_GPU else 8)
 @given(row_cases(columns=(0, 1, 3, 16, 33), classes=(1, 2, 10)))
 def test_matches_reference(case: Rows) -> None:
     check(case)
 
 
-@settings(SETTINGS, max_examples=EXAMPLES)
+@settings(SETTINGS, max_examples=EXAMPLES if ON_GPU else 10)
 @given(row_cases(columns=(1, 33), classes=(1, 2, 10)), st.sampled_from(WAYS))
 def test_every_way_with_chunks_matches_reference(case: Rows, way: str) -> None:
     check(case, small(way))
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("num_classes", [1, 31, 32, 33, 70])
+@pytest.mark.parametrize("num_classes", [1, 31, 32, 33, 70] if ON_GPU else [1, 33])
 def test_every_way_knows_every_class(way: str, num_classes: int) -> None:
     check(make_rows(70, 2, num_classes, ignored=True), small(way))
 
 
 @pytest.mark.parametrize("way", ["pairs", "sort"])
 def test_more_classes_than_rows(way: str) -> None:
-    check(make_rows(20, 3, 130_000, ignored=True), small(way, 8))
+    check(make_rows(20, 3, 130_000 if ON_GPU else 1000, ignored=True), small(way, 8))
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("rows", [63, 64, 65, 128, 129, 256, 257])
-@pytest.mark.parametrize("special", ["", "inf"])
+@pytest.mark.parametrize("rows", [63, 64, 65, 128, 129, 256, 257] if ON_GPU else [64, 65, 129])
+@pytest.mark.parametrize("special", ["", "inf"] if ON_GPU else ["inf"])
 def test_matches_reference_at_the_edges_of_chunks(rows: int, special: str, way: str) -> None:
     case = make_rows(rows, 3, 1, special=special, mean=3.0)
     if special:
@@ -110,7 +122,7 @@ def test_other_ignore_index_takes_out_its_rows(way: str) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("num_classes", [5, 100])
+@pytest.mark.parametrize("num_classes", [5, 100] if ON_GPU else [5])
 def test_absent_class_is_exactly_zero(way: str, num_classes: int) -> None:
     case = on_device(make_rows(120, 9, 3))
     for t in moments(case.matrix, case.labels, num_classes, -100, small(way)):
@@ -118,7 +130,7 @@ def test_absent_class_is_exactly_zero(way: str, num_classes: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("rows", [1, 2, 3, 5, 65, 200])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 65, 200] if ON_GPU else [3, 65])
 def test_equal_rows_have_their_own_value_as_mean_and_no_deviation(rows: int, dtype: torch.dtype) -> None:
     x = torch.full((rows, 2), 0.1, dtype=dtype, device=DEVICE)
     labels = torch.zeros(rows, dtype=torch.int64, device=DEVICE)
@@ -144,7 +156,7 @@ def test_values_whose_sum_overflows_float32_have_a_finite_mean() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("num_classes", [5, 1000])
+@pytest.mark.parametrize("num_classes", [5, 1000] if ON_GPU else [5, 150])
 def test_added_rows_count_as_if_all_had_been_read_in_one_pass(dtype: torch.dtype, num_classes: int) -> None:
     generator = torch.Generator().manual_seed(0)
     x = (10 + torch.randn(120, 7, generator=generator)).to(dtype).to(DEVICE)
@@ -187,12 +199,12 @@ def test_an_added_value_that_is_not_finite_stays(value: float) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_result_is_bitwise_the_same_each_time_and_for_any_layout_of_the_labels(way: str) -> None:
-    case = on_device(make_rows(200, 20, 5, layout="transposed"))
+    case = on_device(make_rows(100, 20, 3, layout="transposed"))
     strided = lay_out(case.labels[:, None], "every other row")[:, 0]
     assert strided.stride(0) == 2
-    first = moments(case.matrix, case.labels, 5, -100, small(way))
+    first = moments(case.matrix, case.labels, 3, -100, small(way))
     for labels in (case.labels, strided):
-        again = moments(case.matrix, labels, 5, -100, small(way))
+        again = moments(case.matrix, labels, 3, -100, small(way))
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
@@ -203,11 +215,7 @@ def test_large_shapes_match_reference(shape: tuple[int, int, int], dtype: torch.
     rows, columns, num_classes = shape
     case = on_device(make_rows(rows, columns, num_classes, dtype, ignored=True, mean=5.0))
     _, mean, m2 = class_moments_triton(case.matrix, case.labels, num_classes, -100)
-    x, kept = case.matrix.double(), case.labels >= 0
-    x, y = x[kept], case.labels[kept]
-    count = y.bincount(minlength=num_classes).clamp(min=1)[:, None]
-    exact = x.new_zeros(num_classes, columns).index_add_(0, y, x) / count
-    exact_m2 = x.new_zeros(num_classes, columns).index_add_(0, y, (x - exact[y]).square())
+    exact, exact_m2 = exact_moments(case)
     torch.testing.assert_close(mean.double(), exact, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(m2.double(), exact_m2, rtol=3e-6, atol=1e-6)
 
@@ -233,8 +241,8 @@ def main_kernel(element: str, tile: tuple[int, int], *, fresh: bool, warps: int 
 
 
 SOME = [
-    main_kernel("bf16", (8, 512), fresh=True),
-    main_kernel("fp32", (16, 256), fresh=False),
+    main_kernel("bf16", (4, 1024), fresh=True),
+    main_kernel("fp32", (8, 512), fresh=False),
     Kernel(
         KERNELS + "merge_chunks",
         {**TABLE, "columns": "i32", "panels": "i32", "mean": "*fp32", "m2": "*fp32", "partial": "*fp32"},
@@ -244,13 +252,13 @@ SOME = [
     Kernel(
         ORDER + "order_by_pairs",
         {**LABELS, **TABLE, "order": "*i32", "count": "*i64", "row_blocks": "i32"},
-        {"CHUNKED": True, "BY_CLASS": True, "FRESH": False, "I": 32, "J": 64},
+        {"CHUNKED": True, "BY_CLASS": True, "FRESH": False, "OWN": 32, "OTHER": 64},
         {"num_warps": 4},
     ),
 ]
 ALL = [
     *SOME,
-    main_kernel("fp64", (16, 128), fresh=False),
+    main_kernel("fp64", (8, 256), fresh=False),
     main_kernel("fp16", (64, 64), fresh=True),
     main_kernel("fp32", (256, 16), fresh=True),
     Kernel(

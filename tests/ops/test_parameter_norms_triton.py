@@ -102,6 +102,7 @@ def test_every_element_is_in_one_chunk_of_its_kind() -> None:
     addresses[1][4] += 2  # not aligned
     work = make_work(addresses, types, sizes, 3, 3)
     chunks = work.numbers[: COLUMNS * work.chunks].reshape(-1, COLUMNS)
+    about, chunks[:, 3] = chunks[:, 3] >> 32, chunks[:, 3] & 0xFFFFFFFF
     ends = work.numbers[COLUMNS * work.chunks :].reshape(-1, 2)
     assert len(ends) == len(sizes) + 3
     for i, (first, last) in enumerate(ends[: len(sizes)]):
@@ -110,6 +111,9 @@ def test_every_element_is_in_one_chunk_of_its_kind() -> None:
         assert last <= group.first + group.chunks
         assert group.types == tuple(column[i] for column in types)
         assert group.aligned == (i != 4)
+        assert (
+            about[first:last] == sum((column[i] + 1) << 4 * k for k, column in enumerate(types)) + (i != 4) * 4096
+        ).all()
         for j in range(3):
             item = {1: 4, 2: 2, -1: 0}[types[j][i]]
             starts = np.concatenate([[0], chunks[first:last, 3].cumsum()[:-1]])
@@ -126,7 +130,7 @@ def sums(w: int, grad: int, old: int, *, aligned: bool) -> Kernel:
         "imbdyn.ops.parameter_norms.triton:sum_chunks",
         {"table": "*i64", "first": "i32", "partial": "*fp64"},
         {"W": w, "GRAD": grad, "OLD": old, "ALIGNED": aligned, "BLOCK": 1024},
-        {"num_warps": 4},
+        {"num_warps": 8},
         ("table", "partial"),
     )
 

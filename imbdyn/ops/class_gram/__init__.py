@@ -248,5 +248,6 @@ offer(
         "class_gram": "class_gram_triton",
         "class_gram_linear": "class_gram_linear_triton",
         "class_gram_conv": "class_gram_conv_triton",
+        "class_gram_samples": "triton_samples:class_gram_samples_triton",
     },
 )

@@ -16,5 +16,5 @@ def dot(a, b, sums, PRECISION: tl.constexpr):
     """Return sums + a b, float32."""
     if _INTERPRETED:
         return tl.dot(a.to(tl.float32), b.to(tl.float32), sums)
-    else:  # noqa: RET505 - Triton reads on behind a return
+    else:
         return tl.dot(a, b, sums, input_precision=PRECISION)

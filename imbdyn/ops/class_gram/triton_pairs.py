@@ -42,7 +42,7 @@ def _input_products(
         of_i = tl.load(inputs + at_i, mask=ok_i, other=0).to(tl.float32)
         of_j = tl.load(inputs + at_j, mask=ok_j, other=0).to(tl.float32)
         return of_i[:, None] * of_j[None, :]
-    else:  # noqa: RET505 - Triton reads on behind a return
+    else:
         return _products(
             inputs, at_i, at_j, ok_i, ok_j, columns, BLOCK, COLUMNS, ALIGNED, PRECISION
         )  # fmt: skip
@@ -134,7 +134,7 @@ def pairs_kernel(
         _add_by_class(
             bias_gram, num_classes, products, rank_i, rank_j, label_of_rank, ok_i, ok_j, i < j, BLOCK, EXACT,
         )  # fmt: skip
-        if NORMS:  # noqa: SIM102 - known when it is compiled
+        if NORMS:
             if near:
                 _add_norms(bias_norms, products, same, label_i, ok_i, i < j)
     if WEIGHT:
@@ -145,7 +145,7 @@ def pairs_kernel(
         _add_by_class(
             gram, num_classes, products, rank_i, rank_j, label_of_rank, ok_i, ok_j, i < j, BLOCK, EXACT,
         )  # fmt: skip
-        if NORMS:  # noqa: SIM102 - known when it is compiled
+        if NORMS:
             if near:
                 _add_norms(norms, products, same, label_i, ok_i, i < j)
 

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import NamedTuple
+
 import torch
 import triton
 from torch import Tensor
 
 from imbdyn.ops._triton import alignment, launching_on, multiprocessors
-from imbdyn.ops.class_logits.triton_kernels import sum_by_label, sum_parts, whole_rows
+from imbdyn.ops.class_logits.triton_few import few_classes
+from imbdyn.ops.class_logits.triton_kernels import tiles_of_rows
+from imbdyn.ops.class_logits.triton_long import long_rows
+from imbdyn.ops.class_logits.triton_sums import sum_by_label, sum_parts
 from imbdyn.ops.class_logits.triton_wide import wide_columns, wide_rows
 
+#: Classes up to which a row is a thread's.
+FEW = 16
+#: Classes up to which several rows are read at a time.
+TILES = 256
 #: Classes up to which a row is held in registers.
 WHOLE = 8192
-#: Probabilities that are added in float32 before float64 takes over.
-MOST_TILES = 64
+#: Numbers that are added in float32 before float64 takes over.
+MOST_TERMS = 64
+#: Programs up to which all add their sums to the result: a million additions of float64 take 20 us.
+ADDING = 256
+
+
+class Config(NamedTuple):
+    """How rows are divided."""
+
+    group: int
+    """Rows that a program reads at a time, or works out together."""
+    classes: int
+    """Classes rounded up to a power of two; for rows that are wider, how many are read at a time."""
+    warps: int
+    of_processor: int
+    """Programs for each multiprocessor."""
 
 
 def class_logits_triton(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
@@ -26,78 +50,138 @@ def class_logits_triton(logits: Tensor, labels: Tensor, ignore_index: int) -> Te
 def add_class_logits_triton(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
     """Add what `class_logits_triton` returns to `sums`.
 
-    One launch for rows of at most `WHOLE` classes, two for wider ones. It ends in float64 atomics, in any order; where
-    torch.use_deterministic_algorithms asks for one order, parts are stored and summed by three more launches.
+    One launch for a training step's logits, two for many rows, three for wide ones. Rows are added to the sums of their
+    labels by float64 atomics, in any order; where torch.use_deterministic_algorithms asks for one order, they are
+    stored and added by two more launches.
     """
-    if not logits.shape[0]:
+    num_rows, num_classes = logits.shape
+    if not num_rows:
         return
     if not sums.is_contiguous():
         sums += class_logits_triton(logits, labels, ignore_index)
         return
+    add = _add_few if num_classes <= FEW else _add_whole if num_classes <= WHOLE else _add_wide
     with launching_on(logits):
-        (_add_whole if logits.shape[1] <= WHOLE else _add_wide)(sums, logits, labels, ignore_index)
+        add(sums, logits, labels, ignore_index, torch.are_deterministic_algorithms_enabled())
 
 
-def _add_whole(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
+def _add_few(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int, ordered: bool) -> None:
     num_rows, num_classes = logits.shape
-    rows_of_tile, classes, warps, programs_of_processor = whole_config(num_classes, logits.dtype)
-    tiles = triton.cdiv(num_rows, rows_of_tile)
-    programs = max(min(tiles, programs_of_processor * multiprocessors(logits.device)), triton.cdiv(tiles, MOST_TILES))
-    kept = _kept_parts(sums, num_rows, programs)
+    config = few_config(num_classes, logits.dtype)
+    programs = few_programs(num_rows, config, multiprocessors(logits.device))
+    ordered = ordered or programs > ADDING
+    to = torch.empty(programs, 8, num_classes, dtype=torch.float64, device=sums.device) if ordered else sums
+    few_classes[(programs,)](
+        logits,
+        labels,
+        to,
+        num_rows,
+        *logits.stride(),
+        labels.stride(0),
+        ignore_index,
+        num_classes,
+        config.classes,
+        config.group,
+        ordered,
+        num_warps=config.warps,
+    )
+    if ordered:
+        _sum_parts(sums, to, 0)
+
+
+def _add_whole(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int, ordered: bool) -> None:
+    num_rows, num_classes = logits.shape
+    processors = multiprocessors(logits.device)
+    config = whole_config(num_rows, num_classes, logits.dtype, processors)
+    rows_of_program = whole_rows_of_program(num_rows, config, processors, num_classes <= TILES)
+    programs = -(-num_rows // rows_of_program)
+    rows = torch.empty(4, num_rows, dtype=torch.float64, device=sums.device) if ordered else None
+    columns = None
+    if ordered or programs > ADDING:
+        columns = torch.empty(programs, num_classes, dtype=accumulator(logits.dtype), device=sums.device)
     align = _row_alignment(logits)
-    whole_rows[(programs,)](
+    (tiles_of_rows if num_classes <= TILES else long_rows)[(programs,)](
         logits,
         labels,
         sums,
-        *kept,
+        rows,
+        columns,
         num_rows,
+        rows_of_program,
         logits.stride(0) // align,
         logits.stride(1),
         labels.stride(0),
         ignore_index,
         num_classes,
-        classes,
-        rows_of_tile,
+        config.classes,
+        config.group,
         align,
-        kept[0] is not None,
-        num_warps=warps,
+        ordered,
+        columns is not None,
+        num_warps=config.warps,
     )
-    _sum_kept_parts(sums, labels, ignore_index, *kept)
+    if columns is not None:
+        _sum_parts(sums, columns, 7)
+    if rows is not None:
+        _sum_by_label(sums, rows, labels, ignore_index)
 
 
-def _add_wide(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
+def _add_wide(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int, ordered: bool) -> None:
     num_rows, num_classes = logits.shape
-    splits = triton.cdiv(num_rows, 4 * MOST_TILES)
-    kept = _kept_parts(sums, num_rows, splits)
+    real = accumulator(logits.dtype)
+    config, along_columns = wide_configs(num_classes)
+    splits = triton.cdiv(num_rows, along_columns.group * MOST_TERMS)
+    rows = torch.empty(4, num_rows, dtype=torch.float64, device=sums.device) if ordered else None
+    columns = torch.empty(splits, num_classes, dtype=real, device=sums.device) if ordered else None
+    softmax = torch.empty(2, num_rows, dtype=real, device=logits.device)
     align = _row_alignment(logits)
-    softmax = torch.empty(2, num_rows, dtype=accumulator(logits.dtype), device=logits.device)
     strides = (num_rows, logits.stride(0) // align, logits.stride(1), labels.stride(0), ignore_index)
-    rows, columns = kept
     wide_rows[(num_rows,)](
-        logits, labels, sums, rows, softmax, *strides, num_classes, 4096, align, rows is not None,
-        num_warps=8,
-    )  # fmt: skip
-    wide_columns[(triton.cdiv(num_classes, 1024), splits)](
-        logits, labels, sums, softmax, columns, *strides, num_classes, 1024, 4, align,
-        rows is not None, num_warps=4,
-    )  # fmt: skip
-    _sum_kept_parts(sums, labels, ignore_index, rows, columns)
+        logits,
+        labels,
+        sums,
+        rows,
+        softmax,
+        *strides,
+        num_classes,
+        config.classes,
+        align,
+        STAGES,
+        ordered,
+        num_warps=config.warps,
+    )
+    wide_columns[(triton.cdiv(num_classes, along_columns.classes), splits)](
+        logits,
+        labels,
+        sums,
+        softmax,
+        columns,
+        *strides,
+        num_classes,
+        along_columns.classes,
+        along_columns.group,
+        align,
+        ordered,
+        num_warps=along_columns.warps,
+    )
+    if columns is not None and rows is not None:
+        _sum_parts(sums, columns, 7)
+        _sum_by_label(sums, rows, labels, ignore_index)
 
 
-def _kept_parts(sums: Tensor, num_rows: int, parts: int) -> tuple[Tensor, Tensor] | tuple[None, None]:
-    """Return memory for what rows [4, N] and parts [parts, C] give, if an order of summation is asked for."""
-    if not torch.are_deterministic_algorithms_enabled():
-        return None, None
-    rows = torch.empty(4, num_rows, dtype=torch.float64, device=sums.device)
-    return rows, torch.empty(parts, sums.shape[1], dtype=torch.float64, device=sums.device)
+#: Blocks of a wide row that are on their way, and the one that is read.
+STAGES = 3
 
 
-def _sum_kept_parts(
-    sums: Tensor, labels: Tensor, ignore_index: int, rows: Tensor | None, columns: Tensor | None
-) -> None:
-    if rows is None or columns is None:
-        return
-    num_rows, num_classes = rows.shape[1], columns.shape[1]
+def _sum_parts(sums: Tensor, parts: Tensor, field: int) -> None:
+    """Add parts [P, ...] to the fields of `sums` from `field` on."""
+    width = parts.numel() // parts.shape[0]
+    first = field * sums.shape[1]
+    sum_parts[(triton.cdiv(width, 16),)](sums, parts, parts.shape[0], first, width, 128, 16, num_warps=4)
+
+
+def _sum_by_label(sums: Tensor, rows: Tensor, labels: Tensor, ignore_index: int) -> None:
+    num_rows, num_classes = rows.shape[1], sums.shape[1]
     classes, rows_of_tile = 8, 128
     blocks = triton.cdiv(num_classes, classes)
     splits = min(triton.cdiv(num_rows, 8 * rows_of_tile), triton.cdiv(1024, blocks))
@@ -105,16 +189,47 @@ def _sum_kept_parts(
     sum_by_label[(blocks, splits)](
         labels, rows, parts, num_rows, splits, labels.stride(0), ignore_index, num_classes, classes, rows_of_tile
     )
-    sum_parts[(triton.cdiv(7 * num_classes, 128),)](sums, parts, splits, 7 * num_classes, 128)
-    sum_parts[(triton.cdiv(num_classes, 128),)](sums[7], columns, columns.shape[0], num_classes, 128)
+    _sum_parts(sums, parts, 0)
 
 
-def whole_config(num_classes: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
-    """Return rows of a tile, classes rounded up to a power of two, warps, and programs for each multiprocessor."""
+@lru_cache(256)
+def few_config(num_classes: int, dtype: torch.dtype) -> Config:
+    """Return how rows of few classes are divided."""
+    return Config(32, triton.next_power_of_2(num_classes), 1, 8 if dtype == torch.float64 else 12)
+
+
+def few_programs(num_rows: int, config: Config, processors: int) -> int:
+    """Return the number of programs, none of which reads more than MOST_TERMS tiles."""
+    tiles = -(-num_rows // config.group)
+    return max(min(tiles, config.of_processor * processors), -(-tiles // MOST_TERMS))
+
+
+@lru_cache(256)
+def whole_config(num_rows: int, num_classes: int, dtype: torch.dtype, processors: int) -> Config:
+    """Return how rows are divided that a program holds whole."""
     classes = max(triton.next_power_of_2(num_classes), 16)
-    of_warp = 512 if dtype == torch.float64 or classes < 128 else 1024  # of which a thread holds a thirty-second thrice
+    if num_classes <= TILES:
+        return Config(max(1, (512 if classes > 64 else 256) // classes), classes, 1, 12)
+    # of_warp numbers, of which a thread holds a thirty-second thrice
+    of_warp = 512 if dtype == torch.float64 else 1024
     warps = max(1, min(16, classes // of_warp))
-    return max(1, of_warp * warps // classes), classes, warps, max(1, 16 // warps)
+    return Config(16 if num_rows >= 16 * processors else 2, classes, warps, max(1, 8 // warps))
+
+
+def whole_rows_of_program(num_rows: int, config: Config, processors: int, tiled: bool) -> int:
+    """Return how many rows a program reads, so that all multiprocessors have work and float32 few terms."""
+    # a tile adds each of its rows to a sum of its own, a long row all to one
+    most = MOST_TERMS * config.group if tiled else MOST_TERMS
+    rows = min(most, -(-num_rows // (config.of_processor * processors)))
+    if num_rows <= 2 * ADDING:
+        rows = max(rows, -(-num_rows // ADDING))
+    return max(rows, min(config.group, 2) if not tiled else config.group)
+
+
+def wide_configs(num_classes: int) -> tuple[Config, Config]:
+    """Return how rows wider than a block are divided: along rows, then along columns."""
+    classes = triton.next_power_of_2(num_classes)
+    return Config(1, min(4096, classes), 8, 0), Config(4, min(1024, classes), 8, 0)
 
 
 def _row_alignment(logits: Tensor) -> int:

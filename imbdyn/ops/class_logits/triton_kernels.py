@@ -1,14 +1,36 @@
-"""Triton kernels of class_logits: whole rows at a time, and what the kernels for wide rows share with them.
+"""Triton kernels of class_logits: tiles of whole rows, long rows one by one, and what all its kernels share.
 
 With p = softmax(z), m the largest logit of a row, e_k = exp(z_k - m) and s the sum of e_k: loss = log s - (z_y - m),
 confidence = e_y / s, margin = z_y - max_{k != y} z_k. The label's logit is read by itself and is -inf among the others:
 then neither the margin nor the sums of p over rows of other classes have to leave it out a second time.
 """
 
+# mypy: disable-error-code="no-untyped-def"
+# (what Triton compiles has no types of Python)
+
 from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice
+
+_FAST = tl.constexpr(not triton.knobs.runtime.interpret)
+
+
+@triton.jit
+def exponential(x):
+    """Return exp(x); of float32, results below its normal numbers are 0 (which saves half of the instructions)."""
+    if _FAST and x.dtype == tl.float32:
+        return libdevice.fast_expf(x)
+    return tl.exp(x)
+
+
+@triton.jit
+def reciprocal(x):
+    """Return 1 / x, of float32 correctly rounded."""
+    if x.dtype == tl.float32:
+        return tl.div_rn(1.0, x)
+    return 1 / x
 
 
 @triton.jit
@@ -27,17 +49,16 @@ def counted_labels(labels, n, num_rows, stride, ignore_index, NUM_CLASSES: tl.co
 
 @triton.jit
 def add_rows(
-    sums, rows, n, counts, y, loss, margin, confidence, prediction, num_rows, NUM_CLASSES: tl.constexpr,
+    sums, rows, n, counts, y, loss, margin, confidence, prediction, end, num_rows, NUM_CLASSES: tl.constexpr,
     DETERMINISTIC: tl.constexpr,
 ):  # fmt: skip
-    """Add rows to the sums of their labels; DETERMINISTIC: leave `rows` [4, N] to `sum_by_label`."""
+    """Add rows before `end` to the sums of their labels; DETERMINISTIC: leave `rows` [4, N] to `sum_by_label`."""
     loss, margin, confidence = loss.to(tl.float64), margin.to(tl.float64), confidence.to(tl.float64)
     if DETERMINISTIC:
-        within = n < num_rows
-        tl.store(rows + n, loss, mask=within)
-        tl.store(rows + num_rows + n, margin, mask=within)
-        tl.store(rows + 2 * num_rows + n, confidence, mask=within)
-        tl.store(rows + 3 * num_rows + n, prediction.to(tl.float64), mask=within)
+        tl.store(rows + n, loss, mask=n < end)
+        tl.store(rows + num_rows + n, margin, mask=n < end)
+        tl.store(rows + 2 * num_rows + n, confidence, mask=n < end)
+        tl.store(rows + 3 * num_rows + n, prediction.to(tl.float64), mask=n < end)
     else:
         one = tl.full(loss.shape, 1, tl.float64)
         tl.atomic_add(sums + y, one, mask=counts, sem="relaxed")
@@ -50,113 +71,70 @@ def add_rows(
 
 
 @triton.jit
-def add_columns(sums, columns, part, k, total, NUM_CLASSES: tl.constexpr, DETERMINISTIC: tl.constexpr):
-    """Add sums of p of classes `k`; DETERMINISTIC: leave them in row `part` of `columns` [parts, C] to `sum_parts`."""
-    total = total.to(tl.float64)
-    if DETERMINISTIC:
+def add_columns(sums, columns, part, k, total, NUM_CLASSES: tl.constexpr, PARTS: tl.constexpr):
+    """Add sums of p of classes `k`; PARTS: leave them in row `part` of `columns` [parts, C] to `sum_parts`."""
+    if PARTS:
         tl.store(columns + part.to(tl.int64) * NUM_CLASSES + k, total, mask=k < NUM_CLASSES)
     else:
-        tl.atomic_add(sums + 7 * NUM_CLASSES + k, total, mask=k < NUM_CLASSES, sem="relaxed")
+        tl.atomic_add(sums + 7 * NUM_CLASSES + k, total.to(tl.float64), mask=k < NUM_CLASSES, sem="relaxed")
 
 
-@triton.jit(do_not_specialize=["num_rows", "ignore_index"])
-def whole_rows(
-    logits, labels, sums, rows, columns, num_rows, row_stride, column_stride, label_stride, ignore_index,
-    NUM_CLASSES: tl.constexpr, CLASSES: tl.constexpr, ROWS: tl.constexpr, ALIGN: tl.constexpr,
-    DETERMINISTIC: tl.constexpr,
+@triton.jit(do_not_specialize=["num_rows", "rows_of_program", "ignore_index"])
+def tiles_of_rows(
+    logits, labels, sums, rows, columns, num_rows, rows_of_program, row_stride, column_stride, label_stride,
+    ignore_index, NUM_CLASSES: tl.constexpr, CLASSES: tl.constexpr, GROUP: tl.constexpr, ALIGN: tl.constexpr,
+    DETERMINISTIC: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """Add whole rows, ROWS at a time, to `sums` [8, C]; CLASSES is a power of two that holds a row.
+    """Add rows, `rows_of_program` neighbours a program, to `sums` [8, C]; CLASSES is a power of two that holds a row.
 
-    `row_stride` counts ALIGN elements, to which rows are aligned.
+    GROUP rows are read at a time, and the next are on their way meanwhile. `row_stride` counts ALIGN elements, to which
+    rows are aligned. PARTS: each program's sums of p are written to `columns` [programs, C]; DETERMINISTIC: and what
+    rows come to to `rows` [4, N].
     """
     REAL: tl.constexpr = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
     k = tl.arange(0, CLASSES)[None, :]
-    total = tl.zeros([ROWS, CLASSES], REAL)
-    for tile in range(tl.program_id(0), tl.cdiv(num_rows, ROWS), tl.num_programs(0)):
-        n = rows_of(tile, ROWS)
-        counts, y = counted_labels(labels, n, num_rows, label_stride, ignore_index, NUM_CLASSES)
-        start = logits + n * row_stride * ALIGN
-        # a row that does not count is 0 at its label and -inf elsewhere: finite, and no p among the others
-        z_y = tl.load(start + y.to(tl.int64) * column_stride, mask=counts, other=0.0).to(REAL)
-        at = start[:, None] + k.to(tl.int64) * column_stride
-        z = tl.load(at, mask=counts[:, None] & (k < NUM_CLASSES), other=-float("inf")).to(REAL)
+    total = tl.zeros([GROUP, CLASSES], REAL)
+    first_row = tl.program_id(0).to(tl.int64) * rows_of_program
+    end = tl.minimum(first_row + rows_of_program, num_rows)
+    n = first_row + tl.arange(0, GROUP)
+    at = logits + (n * row_stride * ALIGN)[:, None] + k.to(tl.int64) * column_stride
+    z_next = tl.load(at, mask=(n < end)[:, None] & (k < NUM_CLASSES), other=-float("inf"))
+    counts_next, y_next = counted_labels(labels, n, end, label_stride, ignore_index, NUM_CLASSES)
+    while first_row < end:
+        n = first_row + tl.arange(0, GROUP)
+        z, counts, y = z_next.to(REAL), counts_next, y_next
+        at_label = logits + n * row_stride * ALIGN + y.to(tl.int64) * column_stride
+        z_y = tl.load(at_label, mask=counts, other=0.0).to(REAL)
+        at = logits + ((n + GROUP) * row_stride * ALIGN)[:, None] + k.to(tl.int64) * column_stride
+        z_next = tl.load(at, mask=(n + GROUP < end)[:, None] & (k < NUM_CLASSES), other=-float("inf"))
+        counts_next, y_next = counted_labels(labels, n + GROUP, end, label_stride, ignore_index, NUM_CLASSES)
         others = tl.where(k == y[:, None], -float("inf"), z)
 
         best_other = tl.max(others, 1)
         m = tl.maximum(best_other, z_y)
-        e = tl.exp(others - m[:, None])
-        e_y = tl.exp(z_y - m)
+        e = exponential(others - m[:, None])
+        e_y = exponential(z_y - m)
         s = tl.sum(e, 1) + e_y
-        first_best = tl.min(tl.where(others == m[:, None], k, CLASSES), 1)
+        first_best = tl.min(tl.where(others == m[:, None], k, NUM_CLASSES), 1)
         prediction = tl.where(z_y == m, tl.minimum(first_best, y), first_best)
-        p = e * (1 / s)[:, None]
+        scale = tl.where(counts, reciprocal(s), 0.0)
         if tl.max((s != s).to(tl.int32), 0) > 0:  # a row holds NaN or +inf, or nothing but -inf
-            p = tl.where(k == y[:, None], 0.0, p)
-            first_nan = tl.min(tl.where(others != others, k, CLASSES), 1)
-            best_other = tl.where(first_nan < CLASSES, float("nan"), best_other)
-            first_nan = tl.where(z_y != z_y, tl.minimum(first_nan, y), first_nan)
-            prediction = tl.where(first_nan < CLASSES, first_nan, prediction)
-        total += p
+            # read again, so that what was compared with it need not be kept for here
+            y_again = tl.load(labels + n * label_stride, mask=counts, other=0, volatile=True).to(tl.int32)
+            zero = (k == y_again[:, None]) | (counts == 0)[:, None]
+            e = tl.where((s != s)[:, None], tl.where(zero, 0.0, float("nan")), e)
+            scale = tl.where(s != s, 1.0, scale)
+            first_nan = tl.min(tl.where(others != others, k, NUM_CLASSES), 1)
+            best_other = tl.where(first_nan < NUM_CLASSES, float("nan"), best_other)
+            first_nan = tl.where(z_y != z_y, tl.minimum(first_nan, y_again), first_nan)
+            prediction = tl.where(first_nan < NUM_CLASSES, first_nan, prediction)
+        total += e * scale[:, None]
+        confidence = e_y * reciprocal(s)
         add_rows(
-            sums, rows, n, counts, y, tl.log(s) - (z_y - m), z_y - best_other, e_y / s, prediction, num_rows,
+            sums, rows, n, counts, y, tl.log(s) - (z_y - m), z_y - best_other, confidence, prediction, end, num_rows,
             NUM_CLASSES, DETERMINISTIC,
         )  # fmt: skip
-    # float64 before the rows of a tile are added: each has had its sum of at most MOST_TILES terms in float32
+        first_row += GROUP
+    # each row of a tile has had its sum of few terms: float64 before these are added
     total = tl.sum(total.to(tl.float64), 0)
-    add_columns(sums, columns, tl.program_id(0), tl.arange(0, CLASSES), total, NUM_CLASSES, DETERMINISTIC)
-
-
-@triton.jit(do_not_specialize=["num_rows", "ignore_index", "num_parts"])
-def sum_by_label(
-    labels, rows, parts, num_rows, num_parts, label_stride, ignore_index,
-    NUM_CLASSES: tl.constexpr, CLASSES: tl.constexpr, ROWS: tl.constexpr,
-):  # fmt: skip
-    """Sum the rows that `add_rows` has left, in their order, to `parts` [num_parts, 7, C]."""
-    part = tl.program_id(1)
-    k = tl.program_id(0) * CLASSES + tl.arange(0, CLASSES)
-    tiles = tl.cdiv(num_rows, ROWS)
-    count = tl.zeros([CLASSES], tl.float64)
-    loss = tl.zeros([CLASSES], tl.float64)
-    correct = tl.zeros([CLASSES], tl.float64)
-    margin = tl.zeros([CLASSES], tl.float64)
-    confidence = tl.zeros([CLASSES], tl.float64)
-    predicted = tl.zeros([CLASSES], tl.float64)
-    positive = tl.zeros([CLASSES], tl.float64)
-    for tile in range(part, tiles, num_parts):
-        n = rows_of(tile, ROWS)
-        counts, y = counted_labels(labels, n, num_rows, label_stride, ignore_index, NUM_CLASSES)
-        of_loss = tl.load(rows + n, mask=counts, other=0.0)
-        of_margin = tl.load(rows + num_rows + n, mask=counts, other=0.0)
-        of_confidence = tl.load(rows + 2 * num_rows + n, mask=counts, other=0.0)
-        prediction = tl.load(rows + 3 * num_rows + n, mask=counts, other=-1.0).to(tl.int32)
-        of_class = counts[:, None] & (y[:, None] == k[None, :])
-        predicts = prediction[:, None] == k[None, :]
-        count += tl.sum(tl.where(of_class, 1.0, 0.0).to(tl.float64), 0)
-        loss += tl.sum(tl.where(of_class, of_loss[:, None], 0.0), 0)
-        correct += tl.sum(tl.where(of_class & predicts, 1.0, 0.0).to(tl.float64), 0)
-        margin += tl.sum(tl.where(of_class, of_margin[:, None], 0.0), 0)
-        confidence += tl.sum(tl.where(of_class, of_confidence[:, None], 0.0), 0)
-        predicted += tl.sum(tl.where(predicts, 1.0, 0.0).to(tl.float64), 0)
-        positive += tl.sum(tl.where(of_class, 1 - of_confidence[:, None], 0.0), 0)
-    to = parts + part.to(tl.int64) * 7 * NUM_CLASSES + k
-    exists = k < NUM_CLASSES
-    tl.store(to, count, mask=exists)
-    tl.store(to + NUM_CLASSES, loss, mask=exists)
-    tl.store(to + 2 * NUM_CLASSES, correct, mask=exists)
-    tl.store(to + 3 * NUM_CLASSES, margin, mask=exists)
-    tl.store(to + 4 * NUM_CLASSES, confidence, mask=exists)
-    tl.store(to + 5 * NUM_CLASSES, predicted, mask=exists)
-    tl.store(to + 6 * NUM_CLASSES, positive, mask=exists)
-
-
-@triton.jit(do_not_specialize=["num_parts"])
-def sum_parts(sums, parts, num_parts, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
-    """Add `parts` [num_parts, WIDTH] in their order to `sums` [WIDTH]."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    exists = i < WIDTH
-    total = tl.load(sums + i, mask=exists, other=0.0)
-    at = parts + i
-    for _ in range(num_parts):
-        total += tl.load(at, mask=exists, other=0.0)
-        at += WIDTH
-    tl.store(sums + i, total, mask=exists)
+    add_columns(sums, columns, tl.program_id(0), tl.arange(0, CLASSES), total, NUM_CLASSES, PARTS)

@@ -1,22 +1,33 @@
 """Triton kernels of class_logits for rows wider than a block: an online softmax, then the sums of its p by class."""
 
+# mypy: disable-error-code="no-untyped-def"
+# (what Triton compiles has no types of Python)
+
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from imbdyn.ops.class_logits.triton_kernels import add_columns, add_rows, counted_labels, rows_of
+from imbdyn.ops.class_logits.triton_kernels import (
+    add_columns,
+    add_rows,
+    counted_labels,
+    exponential,
+    reciprocal,
+    rows_of,
+)
 
 
 @triton.jit(do_not_specialize=["num_rows", "ignore_index"])
 def wide_rows(
     logits, labels, sums, rows, softmax, num_rows, row_stride, column_stride, label_stride, ignore_index,
-    NUM_CLASSES: tl.constexpr, CLASSES: tl.constexpr, ALIGN: tl.constexpr,
+    NUM_CLASSES: tl.constexpr, CLASSES: tl.constexpr, ALIGN: tl.constexpr, STAGES: tl.constexpr,
     DETERMINISTIC: tl.constexpr,
 ):  # fmt: skip
     """Add a row to the sums of its label, CLASSES logits at a time; leave m and 1 / s in `softmax` [2, N]."""
     REAL: tl.constexpr = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
     n = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
+    within = n < num_rows
     counts, y = counted_labels(labels, n, num_rows, label_stride, ignore_index, NUM_CLASSES)
     start = logits + n * row_stride * ALIGN
     z_y = tl.load(start + y.to(tl.int64) * column_stride, mask=counts, other=0.0).to(REAL)
@@ -25,20 +36,20 @@ def wide_rows(
     block_of_best = tl.zeros([1, CLASSES], tl.int32)
     s_of_lane = tl.zeros([1, CLASSES], REAL)
     m = z_y
-    for first in range(0, NUM_CLASSES, CLASSES):
+    for first in tl.range(0, NUM_CLASSES, CLASSES, num_stages=STAGES):
         k = first + block
         at = start[:, None] + k.to(tl.int64) * column_stride
-        z = tl.load(at, mask=counts[:, None] & (k < NUM_CLASSES), other=-float("inf")).to(REAL)
+        z = tl.load(at, mask=within[:, None] & (k < NUM_CLASSES), other=-float("inf")).to(REAL)
         others = tl.where(k == y[:, None], -float("inf"), z)
         block_of_best = tl.where(others > best, first, block_of_best)
         best = tl.maximum(best, others)
         higher = tl.maximum(m, tl.max(others, 1))
         # nothing but -inf so far: the sum stays 0, since what comes may be finite
         shift = tl.where(higher == -float("inf"), 0.0, higher)
-        s_of_lane = s_of_lane * tl.exp(m - shift)[:, None] + tl.exp(others - shift[:, None])
+        s_of_lane = s_of_lane * exponential(m - shift)[:, None] + exponential(others - shift[:, None])
         m = higher
     best_other = tl.max(best, 1)
-    e_y = tl.exp(z_y - m)
+    e_y = exponential(z_y - m)
     s = tl.sum(s_of_lane, 1) + e_y
     first_best = tl.min(tl.where(best == m[:, None], block_of_best + block, NUM_CLASSES), 1)
     prediction = tl.where(z_y == m, tl.minimum(first_best, y), first_best)
@@ -54,12 +65,11 @@ def wide_rows(
             first_nan = tl.minimum(first_nan, tl.min(tl.where(is_nan, k, NUM_CLASSES), 1))
         best_other = tl.where(other_nan > 0, float("nan"), best_other)
         prediction = tl.where(first_nan < NUM_CLASSES, first_nan, prediction)
-    within = n < num_rows
     tl.store(softmax + n, m, mask=within)
-    tl.store(softmax + num_rows + n, 1 / s, mask=within)
+    tl.store(softmax + num_rows + n, reciprocal(s), mask=within)
     add_rows(
-        sums, rows, n, counts, y, tl.log(s) - (z_y - m), z_y - best_other, e_y / s, prediction, num_rows, NUM_CLASSES,
-        DETERMINISTIC,
+        sums, rows, n, counts, y, tl.log(s) - (z_y - m), z_y - best_other, e_y * reciprocal(s), prediction, num_rows,
+        num_rows, NUM_CLASSES, DETERMINISTIC,
     )  # fmt: skip
 
 
@@ -67,7 +77,7 @@ def wide_rows(
 def wide_columns(
     logits, labels, sums, softmax, columns, num_rows, row_stride, column_stride, label_stride, ignore_index,
     NUM_CLASSES: tl.constexpr, CLASSES: tl.constexpr, ROWS: tl.constexpr, ALIGN: tl.constexpr,
-    DETERMINISTIC: tl.constexpr,
+    PARTS: tl.constexpr,
 ):  # fmt: skip
     """Sum p over rows of other classes, CLASSES at a time, by what `wide_rows` has left in `softmax` [2, N]."""
     REAL: tl.constexpr = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
@@ -82,6 +92,6 @@ def wide_columns(
         summed = counts[:, None] & (k < NUM_CLASSES)[None, :]
         at = logits + (n * row_stride * ALIGN)[:, None] + (k.to(tl.int64) * column_stride)[None, :]
         z = tl.load(at, mask=summed, other=0.0).to(REAL)
-        p = tl.exp(z - m[:, None]) * scale[:, None]
+        p = exponential(z - m[:, None]) * scale[:, None]
         total += tl.where(summed & (k[None, :] != y[:, None]), p, 0.0)
-    add_columns(sums, columns, part, k, tl.sum(total.to(tl.float64), 0), NUM_CLASSES, DETERMINISTIC)
+    add_columns(sums, columns, part, k, tl.sum(total.to(tl.float64), 0), NUM_CLASSES, PARTS)

@@ -1,4 +1,4 @@
-"""class_moments in Triton: rows ordered by class, then one read of the features (triton_order.py, triton_kernels.py)."""
+"""class_moments in Triton: rows ordered by class (triton_order.py), then the features read once (triton_kernels.py)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Config:
     """How one call is computed."""
 
     way: str
-    """How rows are ordered: `pairs` (all pairs are compared), `count` (by counting) or `sort` (torch.sort). Counting is for C <= N."""
+    """How rows are ordered: `pairs` (all are compared), `count` (by counting, for C <= N) or `sort` (torch.sort)."""
     chunk_rows: int
     """B: rows of one class that a program takes."""
     tile: tuple[int, int]
@@ -35,8 +35,8 @@ class Config:
 def choose(rows: int, columns: int, num_classes: int, dtype: torch.dtype) -> Config:
     """Return how moments of features [rows, columns] are computed fastest."""
     way = "pairs" if rows <= 8192 else "count" if num_classes <= 2048 else "sort"
-    # 16 bytes for each of the threads, some rows at a time
-    width = max(16, min(triton.next_power_of_2(columns), 1024 // dtype.itemsize))
+    # 2 KB of a row: rows lie apart, and pieces of memory of that size are read as fast as all of it in order
+    width = max(16, min(triton.next_power_of_2(columns), 2048 // dtype.itemsize))
     return Config(way, 1024, ((2048 if dtype == torch.float64 else 4096) // width, width), 4)
 
 
@@ -44,7 +44,8 @@ def class_moments_triton(
     features: Tensor, labels: Tensor, num_classes: int, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return (count, mean, m2) as `imbdyn.ops.class_moments`; what is no class is ignored, nothing waits to raise."""
-    config = choose(*features.shape, num_classes, features.dtype)
+    rows, columns = features.shape
+    config = choose(rows, columns, num_classes, features.dtype)
     return moments(features, labels, num_classes, ignore_index, config)
 
 
@@ -52,7 +53,8 @@ def add_class_moments_triton(
     count: Tensor, mean: Tensor, m2: Tensor, features: Tensor, labels: Tensor, ignore_index: int
 ) -> None:
     """Add rows to moments as `imbdyn.ops.add_class_moments`; what is no class is ignored, nothing waits to raise."""
-    config = choose(*features.shape, len(count), features.dtype)
+    rows, columns = features.shape
+    config = choose(rows, columns, len(count), features.dtype)
     _add(count, mean, m2, features, labels, ignore_index, config, fresh=False)
 
 
@@ -124,7 +126,9 @@ def _order(
     """Return `order` and `table` of triton_order.py, and update `count`."""
     rows, num_classes, chunk_rows = len(labels), len(count), config.chunk_rows
     arguments = (labels, labels.stride(0), rows, num_classes, ignore_index)
-    table = torch.zeros(lines, _LINE, dtype=torch.int64, device=labels.device)
+    # Every line of a class is written where there is one for each, and lines of chunks only where one begins.
+    make_table = torch.empty if by_class and windows == 0 and config.way != "sort" else torch.zeros
+    table = make_table(lines, _LINE, dtype=torch.int64, device=labels.device)
     order = torch.empty(rows, dtype=torch.int32, device=labels.device)
     if config.way == "pairs":
         blocks = triton.cdiv(rows, _PAIRS)

@@ -1,6 +1,7 @@
 """Moments of rows that are ordered by class (triton_order.py): chunks and whole classes, then the chunks of a class."""
 
-# mypy: disable-error-code="no-untyped-def"  # what Triton compiles has no types of Python
+# What Triton compiles has no types of Python.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import triton.language as tl
 
 @triton.jit
 def _reciprocal(n):
-    """Return 1 / n in float64 for a number of rows, by Newton's steps from float32: a division is a call, with a stack."""
+    """Return 1 / n in float64 for a number of rows, by Newton's steps from float32: a division would be a call."""
     close = (1 / n.to(tl.float32)).to(tl.float64)
     n = n.to(tl.float64)
     close = close * (2 - n * close)
@@ -148,6 +149,7 @@ def merge_chunks(
         origin += tl.load(first + columns, mask=inside, other=0).to(tl.float64)
         s = tl.zeros([K, W], tl.float64)
         q = tl.zeros([K, W], tl.float64)
+        n_d_d = tl.zeros([K, W], tl.float64)
         t = tl.zeros([K, W], tl.float64)
         chunks = tl.cdiv(rows, chunk_rows)
         for first_chunk in range(0, chunks, K):
@@ -159,11 +161,14 @@ def merge_chunks(
             n = tl.maximum(tl.minimum(rows - k * chunk_rows, chunk_rows), 0).to(tl.float64)[:, None]
             d = tl.where(mask, chunk_mean - origin[None, :], 0)
             s += n * d
-            q += n * d * d + tl.load(at_k + 2 * columns.to(tl.int64), mask=mask, other=0).to(tl.float64)
+            n_d_d += n * d * d
+            q += tl.load(at_k + 2 * columns.to(tl.int64), mask=mask, other=0).to(tl.float64)
             t += n * chunk_mean
         total = tl.sum(s, 0)
         share = _reciprocal(rows)
         new_mean = tl.where(total - total == 0, origin + total * share, tl.sum(t, 0) * share)
-        new_m2 = tl.sum(q, 0) - total * (total * share)
+        between = tl.sum(n_d_d, 0) - total * (total * share)
+        # not tl.maximum: NaN stays
+        new_m2 = tl.sum(q, 0) + tl.where(between < 0, 0, between)
         to = c * columns + j
         _store(mean + to, m2 + to, inside, new_mean, new_m2, rows, before, FRESH)

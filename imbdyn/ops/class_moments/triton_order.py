@@ -12,7 +12,8 @@ of four int64: class, its first place in `order`, its rows, and how many rows it
 Unused lines have 0 rows. `count` int64 [C] is updated, because this kernel is the last that may read it.
 """
 
-# mypy: disable-error-code="no-untyped-def"  # what Triton compiles has no types of Python
+# What Triton compiles has no types of Python.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 
@@ -54,24 +55,24 @@ def _write_chunks(table, mask, c, start, rows, place, chunk_rows):
 @triton.jit
 def order_by_pairs(
     labels, label_stride, num_rows, num_classes, ignore_index, order, table, count, row_blocks, chunk_lines, chunk_rows,
-    CHUNKED: tl.constexpr, BY_CLASS: tl.constexpr, FRESH: tl.constexpr, I: tl.constexpr, J: tl.constexpr,
+    CHUNKED: tl.constexpr, BY_CLASS: tl.constexpr, FRESH: tl.constexpr, OWN: tl.constexpr, OTHER: tl.constexpr,
 ):  # fmt: skip
     """place[i] = #{j: (y_j, j) < (y_i, i)}, by comparing all pairs: one launch, for up to 2^15 rows.
 
-    Programs from `row_blocks` on make the lines of I classes each (`BY_CLASS`).
+    Programs from `row_blocks` on make the lines of OWN classes each (`BY_CLASS`).
     """
     block = tl.program_id(0)
     of_rows = block < row_blocks
-    i = tl.where(of_rows, block, block - row_blocks) * I + tl.arange(0, I)
+    i = tl.where(of_rows, block, block - row_blocks) * OWN + tl.arange(0, OWN)
     if of_rows:
         own = _classes(labels, label_stride, i, i < num_rows, num_classes, ignore_index)
     else:
         own = i
     # two counts of at most 2^15 in one register: rows in front, and rows of lower classes
-    places = tl.zeros([I, J], tl.int32)
-    equal = tl.zeros([I, J], tl.int32)
-    for first in range(0, num_rows, J):
-        j = first + tl.arange(0, J)
+    places = tl.zeros([OWN, OTHER], tl.int32)
+    equal = tl.zeros([OWN, OTHER], tl.int32)
+    for first in range(0, num_rows, OTHER):
+        j = first + tl.arange(0, OTHER)
         other = _classes(labels, label_stride, j, j < num_rows, num_classes, ignore_index)
         same = other[None, :] == own[:, None]
         lower = (other[None, :] < own[:, None]).to(tl.int32)

@@ -53,6 +53,17 @@ def _is_dense(tensor: Tensor) -> bool:
     return True
 
 
+def _lie_alike(w: Tensor, grad: Tensor | None, old: Tensor | None) -> bool:
+    """Return True if nothing has to be copied, for the layouts that networks have: quick, and False if in doubt."""
+    strides = w.stride()
+    return (
+        (w.is_contiguous() or (w.dim() == 4 and w.is_contiguous(memory_format=torch.channels_last)))
+        and (grad is None or grad.stride() == strides)
+        and (old is None or old.stride() == strides)
+        and all(t is None or t.dtype in _extension.ELEMENT_TYPES for t in (w, grad, old))
+    )
+
+
 def _alike(
     w: Tensor | None, grad: Tensor | None, old: Tensor | None, *, by_rows: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -61,6 +72,8 @@ def _alike(
     By rows that memory is in the order of the indices. What has a dtype that the kernel does not read becomes float64.
     """
     assert w is not None
+    if not by_rows and _lie_alike(w, grad, old):
+        return w, grad, old
 
     def readable(tensor: Tensor) -> Tensor:
         return tensor if tensor.dtype in _extension.ELEMENT_TYPES else tensor.double()

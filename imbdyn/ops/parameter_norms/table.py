@@ -13,7 +13,8 @@ from torch import Tensor
 
 from imbdyn.ops.parameter_norms.layout import NOT_GIVEN, lay_out_alike
 
-#: int64 numbers of a chunk in the table: addresses of its parts of w, grad and previous, and their element count.
+#: int64 numbers of a chunk in the table: addresses of its parts of w, grad and previous, and in one number their
+#: element count, types and alignment (csrc/cuda/parameter_norms_chunk.h).
 COLUMNS = 4
 
 #: Bytes of an element, by element type (csrc/common/arrays.h); the last is that of `NOT_GIVEN`.
@@ -101,7 +102,8 @@ def make_work(addresses: Sequence[Sequence[int]], types: Sequence[Sequence[int]]
     begin = (np.arange(len(part)) - (last - chunks)[part]) * chunk
     numbers = np.empty((len(part), COLUMNS), np.int64)
     numbers[:, :3] = (at[:, order[part]] + begin * step[:, part_tensor[part]]).T
-    numbers[:, 3] = np.minimum(part_size[part] - begin, chunk)
+    about = ((type_of + 1) << np.array([[32], [36], [40]])).sum(0) + (aligned.astype(np.int64) << 44)
+    numbers[:, 3] = np.minimum(part_size[part] - begin, chunk) + about[part_tensor[part]]
 
     place = np.empty_like(order)
     place[order] = np.arange(len(order))

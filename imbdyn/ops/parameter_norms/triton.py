@@ -1,6 +1,7 @@
 """parameter_norms in Triton: one launch over the chunks of all tensors, and a small one that adds their sums up."""
 
-# mypy: disable-error-code="no-untyped-def"  # what Triton compiles has no types of Python
+# What Triton compiles has no types of Python.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 from __future__ import annotations
 
@@ -113,7 +114,7 @@ def add_chunks(table, partial, chunks, num_tensors, num_rows, tensors, rows, LON
         tl.store(rows + row[:, None] * 4 + column[None, :], totals, mask=there[:, None])
 
 
-_BLOCK, _WARPS, _LONG, _SHORT = 1024, 4, 256, 32
+_BLOCK, _WARPS, _LONG, _SHORT = 1024, 8, 256, 32
 
 
 def parameter_norms_triton(
