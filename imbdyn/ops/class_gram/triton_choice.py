@@ -142,12 +142,10 @@ def has_large_blocks(device: torch.device) -> bool:
 
 
 def pairs_config(rows: int, dtype: torch.dtype) -> PairsConfig:
-    """Return the configuration of the gram way."""
+    """Return the configuration of the gram way: larger tiles do not fit into registers, with their sums by class."""
     if dtype == torch.float32:
-        return PairsConfig(16, 32, 4, 3) if rows <= 512 else PairsConfig(32, 32, 4, 3)
-    if rows <= 512:
-        return PairsConfig(32, 128, 8, 4)
-    return PairsConfig(32, 64, 4, 4) if rows <= 2048 else PairsConfig(64, 64, 4, 3)
+        return PairsConfig(32, 32, 8, 3)
+    return PairsConfig(32, 128 if rows <= 512 else 64, 8, 4)
 
 
 def within_config(dtype: torch.dtype) -> PairsConfig:
