@@ -11,7 +11,7 @@ from torch import Tensor
 from gpu_cases import Case
 from imbdyn.ops.class_gram.order import class_order
 from imbdyn.ops.class_gram.triton import class_gram_conv_triton, rows_gram
-from imbdyn.ops.class_gram.triton_choice import Forced, GradientConfig, Norms, PairsConfig, SlotsConfig
+from imbdyn.ops.class_gram.triton_choice import Forced, GradientConfig, Norms
 from imbdyn.ops.class_gram.triton_convolution import rows_operand
 from imbdyn.ops.class_gram.triton_problem import Problem
 
@@ -117,50 +117,23 @@ def _gradient(*numbers: int, norms: Norms | None = None, parts: int | None = Non
     return Forced("direct", norms, gradient=GradientConfig(*numbers), parts=parts)
 
 
-_PLAIN = {
-    "128x256x64 w8 s5": _gradient(128, 256, 64, 8, 5),
-    "128x128x64 w4 s4": _gradient(128, 128, 64, 4, 4),
-    "128x128x64 w8 s5": _gradient(128, 128, 64, 8, 5),
-    "128x128x32 w4 s7": _gradient(128, 128, 32, 4, 7),
-    "8 parts": Forced("direct", parts=8),
-    "slots 16x128 s3": Forced("direct", slots=SlotsConfig(16, 128, 4, 3)),
-    "slots 16x32 s6": Forced("direct", slots=SlotsConfig(16, 32, 4, 6)),
-    "by sample 128x128x32 w4 s5": _gradient(128, 128, 32, 4, 5, norms=Norms.IN_LOOP),
-}
+_ROWS = {"128x128x64 w4 s5": _gradient(128, 128, 64, 4, 5)}
 _NORMS = {
-    "in loop 128x128x32 w8 s4": _gradient(128, 128, 32, 8, 4, norms=Norms.IN_LOOP),
-    "in loop 128x128x64 w8 s3": _gradient(128, 128, 64, 8, 3, norms=Norms.IN_LOOP),
-    "in loop 128x64x32 w4 s5": _gradient(128, 64, 32, 4, 5, norms=Norms.IN_LOOP),
-    "within 64x64 w4 s3": Forced("direct", Norms.WITHIN, within=PairsConfig(64, 64, 4, 3)),
-    "within 128x64 w8 s3": Forced("direct", Norms.WITHIN, within=PairsConfig(128, 64, 8, 3)),
+    "in loop 128x64x32 w4 s7": _gradient(128, 64, 32, 4, 7, norms=Norms.IN_LOOP),
+    "in loop 128x128x32 w8 s7": _gradient(128, 128, 32, 8, 7, norms=Norms.IN_LOOP),
 }
-_FEW = {
-    "pairs 16x128 w4 s4": Forced("gram", pairs=PairsConfig(16, 128, 4, 4)),
-    "pairs 16x256 w4 s3": Forced("gram", pairs=PairsConfig(16, 256, 4, 3)),
-    "pairs 32x256 w8 s3": Forced("gram", pairs=PairsConfig(32, 256, 8, 3)),
-    "direct": Forced("direct"),
-}
-_WAYS = {
-    "by slot": Forced("direct", Norms.BY_SLOT),
+_NARROW = {"by slot 64x64x64 w4 s4": _gradient(64, 64, 64, 4, 4, norms=Norms.BY_SLOT)}
+_IMAGES = {
+    "by slot 128x128x64 w4 s3": _gradient(128, 128, 64, 4, 3, norms=Norms.BY_SLOT),
     "in loop": Forced("direct", Norms.IN_LOOP),
-}
-_NARROW = {
-    "by slot 64x128x64 w8 s3": _gradient(64, 128, 64, 8, 3, norms=Norms.BY_SLOT),
-    "by slot 64x256x64 w8 s3": _gradient(64, 256, 64, 8, 3, norms=Norms.BY_SLOT),
-    "by slot 64x64x64 w4 s6": _gradient(64, 64, 64, 4, 6, norms=Norms.BY_SLOT),
-    "in loop 64x64x64 w4 s4": _gradient(64, 64, 64, 4, 4, norms=Norms.IN_LOOP),
-}
-_STEM = {
-    "by slot 64x128x32 w8 s3": _gradient(64, 128, 32, 8, 3, norms=Norms.BY_SLOT),
-    "by slot 64x64x64 w8 s3": _gradient(64, 64, 64, 8, 3, norms=Norms.BY_SLOT),
 }
 
 CASES: dict[str, Callable[[], Case]] = {
     "R 128x197, I 768, O 3072, C 10": partial(
-        rows_case, 128, 197, 768, 3072, 10, norms=False, target=1.15, forced=_PLAIN
+        rows_case, 128, 197, 768, 3072, 10, norms=False, target=1.15, forced=_ROWS
     ),
     "R 128x197, I 768, O 3072, C 10, norms": partial(rows_case, 128, 197, 768, 3072, 10, target=1.15, forced=_NORMS),
-    "R 128x197, I 768, O 768, C 10, norms": partial(rows_case, 128, 197, 768, 768, 10, bias=True, forced=_WAYS),
+    "R 128x197, I 768, O 768, C 10, norms": partial(rows_case, 128, 197, 768, 768, 10, bias=True),
     "R 128x197, I 768, O 3072, C 100": partial(rows_case, 128, 197, 768, 3072, 100, norms=False),
     "R 128x197, I 768, O 3072, C 1000 of which 128": partial(
         rows_case, 128, 197, 768, 3072, 1000, present=128, norms=False
@@ -174,24 +147,23 @@ CASES: dict[str, Callable[[], Case]] = {
         10,
         norms=False,
         target=1.15,
-        forced={name: _PLAIN[name] for name in list(_PLAIN)[:2]},
     ),
     "R 65536, I 1024, O 1024, C 10, norms": partial(rows_case, 65536, 1, 1024, 1024, 10, target=1.15),
     "R 65536, I 1024, O 1024, C 100": partial(rows_case, 65536, 1, 1024, 1024, 100, norms=False),
-    "R 128, I 2048, O 1000, C 10, linear": partial(rows_case, 128, 1, 2048, 1000, 10, bias=True, forced=_FEW),
+    "R 128, I 2048, O 1000, C 10, linear": partial(rows_case, 128, 1, 2048, 1000, 10, bias=True),
     "R 128, I 2048, O 1000, C 1000, linear": partial(rows_case, 128, 1, 2048, 1000, 1000, bias=True),
     "R 128, O 768, C 10, bias": partial(rows_case, 128, 1, 1, 768, 10),
-    "R 1024, I 1024, O 1024, C 10": partial(rows_case, 1024, 1, 1024, 1024, 10, forced={"direct": Forced("direct")}),
+    "R 1024, I 1024, O 1024, C 10": partial(rows_case, 1024, 1, 1024, 1024, 10),
     "R 16384, I 1024, O 1024, C 10, float32": partial(
         rows_case, 16384, 1, 1024, 1024, 10, norms=False, dtype=torch.float32
     ),
     "conv 3x3 64 to 64, 56": partial(convolution_case, 128, 64, 64, 56, 3, forced=_NARROW),
-    "conv 3x3 128 to 128, 28": partial(convolution_case, 128, 128, 128, 28, 3, forced=_WAYS),
-    "conv 3x3 256 to 256, 14": partial(convolution_case, 128, 256, 256, 14, 3, forced=_WAYS),
+    "conv 3x3 128 to 128, 28": partial(convolution_case, 128, 128, 128, 28, 3, forced=_IMAGES),
+    "conv 3x3 256 to 256, 14": partial(convolution_case, 128, 256, 256, 14, 3, forced=_IMAGES),
     "conv 3x3 512 to 512, 7": partial(convolution_case, 128, 512, 512, 7, 3),
-    "conv 1x1 256 to 64, 56": partial(convolution_case, 128, 256, 64, 56, 1, forced=_WAYS),
-    "conv 1x1 1024 to 256, 14": partial(convolution_case, 128, 1024, 256, 14, 1, forced=_WAYS),
-    "conv 1x1 512 to 2048, 7": partial(convolution_case, 128, 512, 2048, 7, 1, forced=_WAYS),
+    "conv 1x1 256 to 64, 56": partial(convolution_case, 128, 256, 64, 56, 1),
+    "conv 1x1 1024 to 256, 14": partial(convolution_case, 128, 1024, 256, 14, 1),
+    "conv 1x1 512 to 2048, 7": partial(convolution_case, 128, 512, 2048, 7, 1),
     "conv 1x1 step 2 256 to 512, 56": partial(convolution_case, 128, 256, 512, 56, 1, 2),
-    "conv 7x7 step 2 3 to 64, 224": partial(convolution_case, 128, 3, 64, 224, 7, 2, forced=_STEM),
+    "conv 7x7 step 2 3 to 64, 224": partial(convolution_case, 128, 3, 64, 224, 7, 2),
 }

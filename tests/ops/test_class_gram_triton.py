@@ -21,7 +21,9 @@ from imbdyn.ops.class_gram.triton_choice import FREE, Forced, Norms
 #: NumPy, in which the interpreter counts, warns of every sum that is no number.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
-FEW = settings(SETTINGS, max_examples=EXAMPLES)
+#: On a GPU most examples of rows compile kernels of their own, and every one of convolutions does.
+FEW = settings(SETTINGS, max_examples=min(EXAMPLES, 15))
+FEWER = settings(SETTINGS, max_examples=min(EXAMPLES, 8))
 NAMES = ("gram", "sample_norm_sq", "bias gram", "bias sample_norm_sq")
 
 #: Rounding, as a share of the sum of the terms' magnitudes: three TF32 products leave 2^-21 of a float32 one, twice in
@@ -170,14 +172,14 @@ def check_convolution(case: Case, forced: Forced = FREE) -> None:
         assert_near(name, one, expected, magnitude, case.dtype)
 
 
-@FEW
+@FEWER
 @given(cases())
 def test_convolutions_match_the_reference(case: Case) -> None:
     check_convolution(case)
 
 
 @pytest.mark.parametrize("forced", FORCED[1:4], ids=["gram", "by slot", "in loop"])
-@FEW
+@FEWER
 @given(case=cases(), dtype=st.sampled_from(DTYPES[1:]))
 def test_every_way_of_a_convolution_matches_the_reference(forced: Forced, case: Case, dtype: torch.dtype) -> None:
     if len(case.spatial) < 3:

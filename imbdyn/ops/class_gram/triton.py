@@ -124,15 +124,9 @@ def class_gram_conv_triton(
         and inputs.shape[2:] == grad_outputs.shape[2:]
     )
     rows = even_rows(inputs) if same else None
-    if rows is None and (
-        forced.way == "gram"
-        or (
-            forced.way is None
-            and gram_is_cheaper(
-                images, places, geometry.columns, grads.columns, num_classes, inputs.dtype, float32_precision()
-            )
-        )
-    ):
+    shapes = (images, places, geometry.columns, grads.columns, num_classes)
+    unfolds = forced.way == "gram" if forced.way else gram_is_cheaper(*shapes, inputs.dtype, float32_precision())
+    if rows is None and unfolds and inputs.numel() and places:
         forced = forced._replace(way="gram")
         seen = windows(inputs, list(grad_outputs.shape[2:]), *numbers)
         rows = rows_operand(seen.reshape(images, places, geometry.columns))

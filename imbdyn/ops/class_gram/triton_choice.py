@@ -14,13 +14,13 @@ import torch
 #: Bytes of scratch memory that the gradients of chunks may take at once.
 SLOT_BYTES = 256 << 20
 #: Bytes up to which every sample's gradient is added to its class's by itself, and squared as a whole.
-_SAMPLE_BYTES = 48 << 20
+_SAMPLE_BYTES = 320 << 20
 #: Bytes of class gradients up to which chunks are added to them rather than kept: these have to be cleared.
 _CLASS_BYTES = 24 << 20
-#: Tiles that keep all multiprocessors busy to the end: about four for each.
-_TILES = 528
+#: Tiles that keep all multiprocessors busy to the end: two for each.
+_TILES = 264
 #: Multiply-adds a microsecond, of bfloat16: of gradients; of pairs, whose tiles are small.
-_GRADIENTS_RATE, _PAIRS_RATE = 270e6, 120e6
+_GRADIENTS_RATE, _PAIRS_RATE = 165e6, 100e6
 #: Bytes a microsecond to and from scratch memory.
 _BYTES_RATE = 2.5e6
 
@@ -94,9 +94,9 @@ def norms_of(samples: int, length: int, columns: int, outputs: int, units: bool,
         return Norms.BY_SLOT
     if convolution:
         return Norms.IN_LOOP
-    # multiply-adds beside those of the gradients, as shares of them: pairs; and rows padded, squares and sums
-    within = (length + 128) * (columns + outputs) / (2 * columns * outputs) * _GRADIENTS_RATE / _PAIRS_RATE / 1.5
-    in_loop = (-length % 32) / length + 64 / length
+    # pairs within samples; or beside the gradients' multiply-adds rows padded by sample, squares and sums of tiles
+    within = (length + 128) * (columns + outputs) / _PAIRS_RATE
+    in_loop = columns * outputs / _GRADIENTS_RATE * ((-length % 32) + 64) / length
     return Norms.WITHIN if within < in_loop else Norms.IN_LOOP
 
 
@@ -109,7 +109,7 @@ def chunk_size(samples: int, columns: int, outputs: int, block_o: int, block_i: 
     """Return how many samples a chunk has at most, by powers of 2 so that layers share their chunks."""
     tiles = -(-outputs // block_o) * -(-columns // block_i)
     if parts is None:
-        parts = 4
+        parts = 2
         while parts * tiles < _TILES and parts < samples:
             parts *= 2
     return max(1, -(-samples // parts))
@@ -142,12 +142,10 @@ def has_large_blocks(device: torch.device) -> bool:
 
 
 def pairs_config(rows: int, dtype: torch.dtype) -> PairsConfig:
-    """Return the configuration of the gram way."""
+    """Return the configuration of the gram way: larger tiles do not fit into registers, with their sums by class."""
     if dtype == torch.float32:
-        return PairsConfig(16, 32, 4, 3) if rows <= 512 else PairsConfig(32, 32, 4, 3)
-    if rows <= 512:
-        return PairsConfig(32, 128, 8, 4)
-    return PairsConfig(32, 64, 4, 4) if rows <= 2048 else PairsConfig(64, 64, 4, 3)
+        return PairsConfig(32, 32, 8, 3)
+    return PairsConfig(32, 128 if rows <= 512 else 64, 8, 4)
 
 
 def within_config(dtype: torch.dtype) -> PairsConfig:
@@ -169,18 +167,18 @@ def gradient_config(
     if channels % 64:
         return GradientConfig(min(block_o, 64), 64, 32, 8, 3)
     block_i = 16 if columns <= 16 else 64 if columns <= 64 or channels % 128 else 128
-    large_tile = block_o * block_i == 128 * 128
+    warps = 8 if block_o * block_i == 128 * 128 else 4
     if by_sample:
         # rows of a sample are padded to whole blocks
-        block_r = 64 if -length % 64 <= length // 16 or -length % 64 == -length % 32 else 32
-        if by is Norms.IN_LOOP:
-            return GradientConfig(block_o, block_i, block_r, 8 if large_tile else 4, 4 if large or block_r < 64 else 3)
-        return GradientConfig(block_o, block_i, block_r, 4, 4 if large else 3)
-    return GradientConfig(block_o, block_i, 64 if large else 32, 4, 5)
+        block_r = 64 if large and (-length % 64 <= length // 16 or -length % 64 == -length % 32) else 32
+        if by is Norms.IN_LOOP:  # two tiles of sums in registers
+            return GradientConfig(block_o, min(block_i, 64), block_r, 4, 5)
+        return GradientConfig(block_o, block_i, block_r, warps, 3)
+    return GradientConfig(block_o, block_i, 64 if large else 32, warps, 5)
 
 
 def slots_config(slots: int) -> SlotsConfig:
     """Return the configuration of chunks' inner products."""
     if slots <= 16:
         return SlotsConfig(16, 64, 4, 4)
-    return SlotsConfig(32, 32, 4, 3) if slots <= 32 else SlotsConfig(64, 32, 1, 3)
+    return SlotsConfig(32, 32, 4, 3)

@@ -134,12 +134,13 @@ def samples_kernel(
         row = (block - place * blocks) * BLOCK_R + tl.arange(0, BLOCK_R)
         ok = row < length
         d_row = tl.multiple_of(row * grad_row, GRADS_ALIGNED)
-        from_d = grads + sample * grad_sample
+        from_d = grads + tl.multiple_of(sample * grad_sample, GRADS_ALIGNED)
+        from_x = inputs + tl.multiple_of(sample * input_sample, INPUTS_ALIGNED)
         d = tl.load(from_d + (d_row[:, None] + from_output[None, :]), mask=ok[:, None], other=0)
         x = _inputs(
-            inputs + sample * input_sample, row, ok, from_column, first_i, input_row, y_stride, x_stride, height, width,
-            y_step, x_step, y_before, x_before, y_dilation, x_dilation, CONVOLUTION, ONE_TAP, CHANNELS, TAPS_X, OUT_X,
-            BLOCK_I, INPUTS_ALIGNED,
+            from_x, row, ok, from_column, first_i, input_row, y_stride, x_stride, height, width, y_step, x_step,
+            y_before, x_before, y_dilation, x_dilation, CONVOLUTION, ONE_TAP, CHANNELS, TAPS_X, OUT_X, BLOCK_I,
+            INPUTS_ALIGNED,
         )  # fmt: skip
         if ONE or not NORMS:
             gradient = dot(tl.trans(d), x, gradient, PRECISION)

@@ -112,7 +112,7 @@ def pairs_kernel(
 ):  # fmt: skip
     """Add the tile of one pair of blocks to gram and norms, which are 0: grid (blocks, blocks), of which i <= j work.
 
-    inputs [S, L, columns], grads [S, L, outputs] by strides, that of columns 1; `counted` is a pointer to how many samples count.
+    inputs [S, L, columns], grads [S, L, outputs] by strides, that of columns 1; `counted` points to how many count.
     """
     i, j = tl.program_id(1), tl.program_id(0)
     limit = tl.load(counted).to(tl.int32) * length

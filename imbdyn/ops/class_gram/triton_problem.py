@@ -67,8 +67,8 @@ class Problem:
         self.gram, self.norm, self.bias_gram, self.bias_norm = made[0], made[1], made[-2], made[-1]
         self.made = made
 
-    def _empty(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device=self.grads.tensor.device)
+    def _empty(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.empty(shape, dtype=torch.float64, device=self.grads.tensor.device)
 
     def results(self) -> tuple[Tensor, ...]:
         """Return gram and norms of the weight, and of the bias if it was wanted."""
@@ -152,8 +152,11 @@ class Problem:
         slots = ranks if add else count
         at_once = max(block_o, SLOT_BYTES // (4 * slots * self.columns) // block_o * block_o)
         at_once = self.outputs if add else min(self.outputs, at_once)
-        scratch = self._empty((slots * at_once * self.columns,), torch.float32)
-        self._clear(*([scratch] if add else []))
+        numbers = self._empty(
+            (-(-slots * at_once * self.columns // 2),)
+        )  # float64 like the rest: one kernel clears all
+        self._clear(*([numbers] if add else []))
+        scratch = numbers.view(torch.float32)
         where = chunks.rank if add else chunks.number
         for first in range(0, self.outputs, at_once):
             outputs = min(at_once, self.outputs - first)
