@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
+from gpu_cases import Case
 from torch import Tensor
 
-from gpu_cases import Case
 from imbdyn.ops.class_gram.order import class_order
 from imbdyn.ops.class_gram.triton import class_gram_conv_triton, rows_gram
 from imbdyn.ops.class_gram.triton_choice import Forced, GradientConfig, Norms

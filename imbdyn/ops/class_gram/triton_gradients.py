@@ -86,7 +86,7 @@ def _inputs(
             seen = ok & (y >= 0) & (y < height) & (x >= 0) & (x < width)
             offset = tl.multiple_of(y * y_stride + x * x_stride, ALIGNED)
             return tl.load(inputs + (offset[:, None] + channel[None, :]), mask=seen[:, None], other=0)
-        else:  # noqa: RET505 - Triton reads on behind a return
+        else:
             tap = column // CHANNELS
             y_seen = y[:, None] + (tap // TAPS_X * y_dilation)[None, :]
             x_seen = x[:, None] + (tap % TAPS_X * x_dilation)[None, :]

@@ -37,7 +37,7 @@ def slots_kernel(
     for begin in range(first, end, LANES * BLOCK):
         at = begin + lane
         g_i = tl.load(from_i + at, mask=ok_i[None, :, None] & (at < end), other=0)
-        if ONE:  # noqa: SIM108 - an expression would load all the same
+        if ONE:
             g_j = g_i
         else:
             g_j = tl.load(from_j + at, mask=ok_j[None, :, None] & (at < end), other=0)
