@@ -109,7 +109,7 @@ def few() -> list[Kernel]:
         gradient(gradient_config(197, 768, 3072, half, Norms.NONE, False, True, 0), half, "ieee", None),
         gradient(gradient_config(196, 2304, 256, half, Norms.IN_LOOP, True, True, 256), half, "ieee", Norms.IN_LOOP),
         slots(slots_config(16), "tf32x3"),
-        pairs(pairs_config(128, half), half, "ieee"),
+        pairs(pairs_config(128, half, "ieee"), half, "ieee"),
         pairs(within_config(half), half, "ieee", within=True),
     ]
 
@@ -121,7 +121,9 @@ def every(target: str) -> list[Kernel]:
     for dtype, precisions in ((torch.bfloat16, ["ieee"]), (torch.float32, ["ieee"] if hip else ["tf32", "tf32x3"])):
         for precision in precisions:
             for rows in (128, 1024, 5000):
-                kernels += [pairs(pairs_config(rows, dtype), dtype, precision, single=one) for one in (False, True)]
+                kernels += [
+                    pairs(pairs_config(rows, dtype, precision), dtype, precision, single=one) for one in (False, True)
+                ]
             kernels.append(pairs(within_config(dtype), dtype, precision, within=True))
             for columns, outputs in ((768, 3072), (1000, 1000), (16, 128), (64, 64), (128, 32)):
                 for by in (None, Norms.BY_SLOT, Norms.IN_LOOP):

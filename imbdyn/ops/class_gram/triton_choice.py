@@ -141,10 +141,10 @@ def has_large_blocks(device: torch.device) -> bool:
     return int(properties.shared_memory_per_block_optin) > 200 << 10  # type: ignore[attr-defined]
 
 
-def pairs_config(rows: int, dtype: torch.dtype) -> PairsConfig:
+def pairs_config(rows: int, dtype: torch.dtype, precision: str) -> PairsConfig:
     """Return the configuration of the gram way: larger tiles do not fit into registers, with their sums by class."""
     if dtype == torch.float32:
-        return PairsConfig(32, 32, 8, 3)
+        return PairsConfig(16, 32, 4, 3) if precision == "tf32x3" else PairsConfig(32, 32, 8, 3)
     return PairsConfig(32, 128 if rows <= 512 else 64, 8, 4)
 
 

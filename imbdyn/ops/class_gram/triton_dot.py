@@ -1,6 +1,6 @@
 """The matrix product of all kernels of class_gram."""
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"  # what Triton compiles has no types of Python
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 

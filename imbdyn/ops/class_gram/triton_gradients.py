@@ -5,7 +5,7 @@ that of its class, to which it is added. `rows_kernel` takes rows as they come, 
 `samples_kernel` one sample after the other, so that each one's gradient can be squared, and what convolutions see.
 """
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"  # what Triton compiles has no types of Python
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Place p is row p % L of sample p // L in class order (order.py). K = (A A^T) * (
 places and never stored; for a bias K = D D^T. Float32 products and sums within a tile, float64 across tiles.
 """
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"  # what Triton compiles has no types of Python
+# mypy: disable-error-code="no-untyped-def"
 # ruff: noqa: RUF059 - a name for what is not used, because `_` would be one variable of one type
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class Problem:
 
     def _pairs(self, *, weight: bool, bias: bool) -> None:
         rows = self.samples * self.length
-        block, columns, warps, stages = self.forced.pairs or pairs_config(rows, self.dtype)
+        block, columns, warps, stages = self.forced.pairs or pairs_config(rows, self.dtype, self.precision)
         blocks = _blocks(rows, block)
         a, d, order, unit = self.inputs, self.grads, self.order, self.order.unit
         pairs_kernel[(blocks, blocks)](

@@ -1,6 +1,6 @@
 """Kernels around the gradients of chunks: their inner products, and norms of samples that are single rows."""
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"  # what Triton compiles has no types of Python
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
