@@ -25,6 +25,7 @@ def calls() -> dict[str, Call]:
 
     y = torch.randint(0, 7, (96,), generator=random, device="cuda")
     x, tokens, images = normal(96, 40), normal(96, 65, 48), normal(96, 16, 9, 9)
+    places = images.flatten(2)
     dy, token_grads, image_grads = normal(96, 24), normal(96, 65, 72), normal(96, 24, 9, 9)
     many = normal(4096, 300, dtype=torch.bfloat16)
     many_y = torch.randint(0, 300, (4096,), generator=random, device="cuda")
@@ -44,7 +45,7 @@ def calls() -> dict[str, Call]:
             images, image_grads, y, 7, (3, 3), **geometry, groups=8
         ),
         "class_gram_samples": lambda: ops.class_gram_samples([x, dy], y, 7),
-        "norm_gradients": lambda: ops.norm_gradients(images, images.sin(), 16, across_units=True),
+        "norm_gradients": lambda: ops.norm_gradients(places, places.sin(), 16, across_units=True),
         "norm_gradients_rows": lambda: ops.norm_gradients_rows(tokens, tokens.cos()),
         "parameter_norms": lambda: ops.parameter_norms(weights, grads, before, rows=1),
     }
