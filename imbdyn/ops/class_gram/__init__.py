@@ -172,7 +172,8 @@ def class_gram_samples(
         gram float64 [M, C, C] and sample_norm_sq float64 [M, C].
 
     Raises:
-        ValueError: if shapes disagree, there is no class or a label is out of range (the message names the row).
+        ValueError: if shapes disagree, there is no class or a label is out of range (the message names the row). On a
+            GPU such a label counts nowhere, like `ignore_index`: nothing waits there to raise.
         TypeError: if a dtype is wrong.
     """
     for i, gradient in enumerate(gradients):
