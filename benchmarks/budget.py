@@ -26,7 +26,7 @@ import imbdyn
 from imbdyn.bench.networks import CASES, TINY, Case
 from imbdyn.bench.report import write_report
 from imbdyn.bench.steps import Loop
-from imbdyn.monitor import cadence
+from imbdyn.monitor import clocks
 
 PEERS = Path(__file__).parent / "results" / "peers.json"
 BUDGET = 0.01
@@ -43,7 +43,7 @@ class StoppableClock:
 
 
 def measure(case: Case, seconds: float) -> dict[str, float]:
-    clock = cadence.perf_counter = StoppableClock()  # type: ignore[assignment]
+    clock = clocks.perf_counter = StoppableClock()  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         bare, monitored = Loop(case), Loop(case, Path(folder) / "run")
         bare.step()
@@ -56,7 +56,7 @@ def measure(case: Case, seconds: float) -> dict[str, float]:
             monitored_seconds += monitored.seconds(steps) * steps
         monitored.close()
         overhead = imbdyn.open_trace(Path(folder) / "run").run["overhead"]
-    cadence.perf_counter = time.perf_counter
+    clocks.perf_counter = time.perf_counter
     return {
         "steps": overhead["steps"],
         "realised": monitored_seconds / bare_seconds,

@@ -27,8 +27,12 @@ from imbdyn.bench.report import report
 
 ROOT = Path(__file__).parents[1]
 
-#: Seconds after which a part is stopped; what it has written until then counts. 450 together.
-LIMITS = {"parity": 110, "ops": 90, "steps": 190, "sanitizer": 60}
+#: Seconds after which a part is stopped; what it has written until then counts. 410 together.
+LIMITS = {"parity": 115, "ops": 60, "steps": 190, "sanitizer": 45}
+
+
+#: pytest without plugins that do not go together with our settings.
+PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark")
 
 
 def run(part: str, command: Sequence[str], log: Path, **environment: str) -> tuple[int, float]:
@@ -74,7 +78,7 @@ def counted(junit: Path) -> dict[str, dict[str, int]]:
 def parity(folder: Path) -> object:
     junit = folder / "parity.xml"
     tests = [*op_tests(), *(["tests/gpu"] if (ROOT / "tests" / "gpu").is_dir() else [])]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "6", f"--junitxml={junit}", *tests]
+    command = [sys.executable, *PYTEST, "-n", "12", f"--junitxml={junit}", *tests]
     status, seconds = run("parity", command, folder / "parity.log")
     print((folder / "parity.log").read_text()[-3000:])
     return {"exit": status, "seconds": seconds, **(counted(junit) if junit.exists() else {})}
@@ -82,7 +86,7 @@ def parity(folder: Path) -> object:
 
 def ops(folder: Path) -> object:
     found = folder / "ops.json"
-    command = [sys.executable, "benchmarks/gpu_ops.py", "--json", str(found), "--others"]
+    command = [sys.executable, "benchmarks/gpu_ops.py", "--milliseconds", "8", "--others", "--json", str(found)]
     status, seconds = run("ops", command, folder / "ops.log")
     print((folder / "ops.log").read_text()[-9000:])
     return {"exit": status, "seconds": seconds, **(json.loads(found.read_text()) if found.exists() else {})}
@@ -101,8 +105,8 @@ def sanitizer(folder: Path) -> object:
     tool = shutil.which("compute-sanitizer")
     if tool is None:
         return {"exit": None, "why_not": "compute-sanitizer is not installed"}
-    command = [tool, "--tool=memcheck", "--error-exitcode=9", "--target-processes=all", sys.executable, "-m", "pytest"]
-    command += ["-q", "-x", "-p", "no:cacheprovider", "-k", "not compile", *op_tests()]
+    command = [tool, "--tool=memcheck", "--error-exitcode=9", "--target-processes=all", sys.executable]
+    command += [*PYTEST, "-x", "-k", "not compile and not configuration", *op_tests()]
     status, seconds = run("sanitizer", command, folder / "sanitizer.log", IMBDYN_EXAMPLES="2")
     text = (folder / "sanitizer.log").read_text()
     print(text[-2500:])

@@ -47,10 +47,12 @@ def host_microseconds(work: Callable[[], object], calls: int = 30) -> float:
     return 1e6 * seconds / calls
 
 
-def measure(case: Case, copy_tb_s: float, repeat: float) -> dict[str, object]:
+def measure(case: Case, copy_tb_s: float, repeat: float, configs: bool) -> dict[str, object]:
     ms = milliseconds(case.op, repeat)
     others: dict[str, float | str] = {}
     for name, work in case.others.items():
+        if name.startswith("config") and not configs:
+            continue
         try:
             others[name] = milliseconds(work, repeat)
         except Exception as error:  # a configuration may not fit: the others are measured all the same
@@ -91,6 +93,7 @@ def main() -> None:
     parser.add_argument("--cases", default="", help="only those whose family or name contains this")
     parser.add_argument("--milliseconds", type=float, default=60, help="time for each figure (default: 60)")
     parser.add_argument("--others", action="store_true", help="print what the ops stand beside, too")
+    parser.add_argument("--configs", action="store_true", help="measure other configurations of the kernels, too")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -102,17 +105,19 @@ def main() -> None:
             if options.cases not in f"{family} {name}":
                 continue
             try:
-                results[f"{family}: {name}"] = measure(make(), ceiling["copy_tb_s"], options.milliseconds)
+                results[f"{family}: {name}"] = measure(
+                    make(), ceiling["copy_tb_s"], options.milliseconds, options.configs
+                )
             except Exception as error:
                 traceback.print_exc()
                 results[f"{family}: {name}"] = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
             torch.cuda.empty_cache()
+            if options.json:  # after each: the whole may be stopped
+                options.json.write_text(json.dumps({"ceilings": ceiling, "cases": results}, indent=1))
             print(line(f"{family}: {name}", results[f"{family}: {name}"]), flush=True)
             if options.others:
                 for other, ms in results[f"{family}: {name}"].get("others_ms", {}).items():  # type: ignore[attr-defined]
                     print(f"    {other:<60} {ms if isinstance(ms, str) else f'{ms:.4f} ms'}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps({"ceilings": ceiling, "cases": results}, indent=1))
 
 
 if __name__ == "__main__":

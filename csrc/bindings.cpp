@@ -15,6 +15,7 @@
 #include "cpu/parameter_norms.h"
 #if defined(IMBDYN_HAS_CUDA)
 #include "cuda/class_moments.h"
+#include "cuda/parameter_norms.h"
 #endif
 #include "trace/bindings.h"
 
@@ -151,13 +152,27 @@ void bind_norm_gradients_rows(const std::array<std::int64_t, 3>& sizes, std::uin
 }
 
 #if defined(IMBDYN_HAS_CUDA)
+std::int64_t bind_class_moments_cuda_bytes(std::int64_t rows, std::int64_t columns, std::int64_t num_classes,
+                                           int type) {
+  return class_moments_cuda_bytes(rows, columns, num_classes, static_cast<ElementType>(type));
+}
+
 void bind_class_moments_cuda(std::uintptr_t features, int type, std::int64_t rows, std::int64_t columns,
-                             std::int64_t row_stride, std::int64_t column_stride, std::uintptr_t order,
-                             std::uintptr_t start, std::int64_t num_classes, std::uintptr_t mean, std::uintptr_t m2,
-                             std::uintptr_t stream) {
+                             std::int64_t row_stride, std::int64_t column_stride, std::uintptr_t labels,
+                             std::int64_t label_stride, std::int64_t num_classes, std::int64_t ignore_index,
+                             std::uintptr_t count, std::uintptr_t mean, std::uintptr_t m2, bool fresh,
+                             std::uintptr_t memory, std::uintptr_t stream) {
   class_moments_cuda(matrix(features, type, rows, columns, row_stride, column_stride),
-                     pointer<const std::int64_t>(order), pointer<const std::int64_t>(start), num_classes,
-                     pointer<void>(mean), pointer<void>(m2), pointer<void>(stream));
+                     {pointer<const std::int64_t>(labels), label_stride, num_classes, ignore_index},
+                     {pointer<std::int64_t>(count), pointer<void>(mean), pointer<void>(m2)}, fresh,
+                     pointer<void>(memory), pointer<void>(stream));
+}
+
+void bind_parameter_norms_cuda(std::uintptr_t table, std::int64_t chunks, std::int64_t tensors, std::int64_t rows,
+                               std::uintptr_t partial, std::uintptr_t out, std::uintptr_t rows_out,
+                               std::uintptr_t stream) {
+  parameter_norms_cuda({pointer<const std::int64_t>(table), chunks, tensors, rows}, pointer<double>(partial),
+                       pointer<double>(out), pointer<double>(rows_out), pointer<void>(stream));
 }
 #endif
 
@@ -189,7 +204,9 @@ PYBIND11_MODULE(_C, m) {
   bind_trace(m);
   m.attr("compiler") = compiler();
 #if defined(IMBDYN_HAS_CUDA)
+  m.def("class_moments_cuda_bytes", &bind_class_moments_cuda_bytes);
   m.def("class_moments_cuda", &bind_class_moments_cuda, py::call_guard<py::gil_scoped_release>());
+  m.def("parameter_norms_cuda", &bind_parameter_norms_cuda, py::call_guard<py::gil_scoped_release>());
   m.attr("has_cuda") = true;
 #else
   m.attr("has_cuda") = false;

@@ -133,7 +133,10 @@ def norm_gradients_rows(
     /,
 ) -> None: ...
 
-# Only where has_cuda is True. Addresses are the device's; the call returns before the kernel has run.
+# Only where has_cuda is True. Addresses are the device's; the calls return before their kernels have run.
+def class_moments_cuda_bytes(rows: int, columns: int, num_classes: int, type: int, /) -> int: ...
+
+# `memory` has as many bytes as the function above says. `fresh`: what count, mean and m2 hold does not matter.
 def class_moments_cuda(
     features: int,
     type: int,
@@ -141,13 +144,22 @@ def class_moments_cuda(
     columns: int,
     row_stride: int,
     column_stride: int,
-    order: int,
-    start: int,
+    labels: int,
+    label_stride: int,
     num_classes: int,
+    ignore_index: int,
+    count: int,
     mean: int,
     m2: int,
+    fresh: bool,
+    memory: int,
     stream: int,
     /,
+) -> None: ...
+
+# The table is that of csrc/cuda/parameter_norms.h, `partial` memory for four float64 a chunk.
+def parameter_norms_cuda(
+    table: int, chunks: int, tensors: int, rows: int, partial: int, out: int, rows_out: int, stream: int, /
 ) -> None: ...
 
 # The rows of one commit, as imbdyn/trace/_commit_rows.py has them in Python.

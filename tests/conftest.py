@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
+from forked_python import ForkedPython, forked_python
 from networks import Cnn, Mlp
 from torch import nn
 
@@ -33,3 +35,10 @@ def labels() -> torch.Tensor:
     return torch.tensor([0] * 12 + [1] * 7 + [2] * 4 + [4])[
         torch.randperm(24, generator=torch.Generator().manual_seed(2))
     ]
+
+
+@pytest.fixture(scope="session", name="python")
+def processes_of_their_own() -> Iterator[ForkedPython]:
+    """Runs a script in a process of its own, which has imported torch already."""
+    with forked_python() as run:
+        yield run

@@ -11,8 +11,10 @@
 
 #if defined(__CUDACC__)
 #define IMBDYN_HOST_DEVICE __host__ __device__
+#define IMBDYN_UNROLL _Pragma("unroll")
 #else
 #define IMBDYN_HOST_DEVICE
+#define IMBDYN_UNROLL
 #endif
 
 namespace imbdyn {
@@ -62,6 +64,13 @@ struct RealOf<double> {
 };
 template <class T>
 using Real = typename RealOf<T>::type;
+
+/// What the widest load of a GPU brings.
+template <class T>
+struct alignas(16) Wide {
+  static constexpr int kSize = 16 / sizeof(T);
+  T value[kSize];
+};
 
 }  // namespace
 }  // namespace imbdyn

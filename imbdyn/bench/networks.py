@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imbdyn.experiments.models import SmallConvNet
+from imbdyn.experiments.models.cifar_resnet import CifarResNet
 
 
 class Case(NamedTuple):
@@ -53,48 +53,6 @@ def cnn(*channels: int, classes: int = 10) -> nn.Module:
     for before, after in zip((3, *channels[:-1]), channels, strict=True):
         layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], classes))
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with BatchNorm; the shortcut takes every second pixel and pads with zero channels."""
-
-    def __init__(self, before: int, after: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(after)
-        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(after)
-        self.stride = stride
-        self.padding = (after - before) // 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return maps [N, after, H / stride, W / stride] of maps [N, before, H, W]."""
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        shortcut = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
-        return F.relu(out + shortcut)
-
-
-class CifarResNet(nn.Module):
-    """ResNet-(6 blocks + 2) for CIFAR (He et al. 2016, section 4.2, option A), initialised as in LDAM's code."""
-
-    def __init__(self, classes: int, blocks: int = 5) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        widths = [16] * (blocks + 1) + [32] * blocks + [64] * blocks
-        self.blocks = nn.Sequential(
-            *(ResidualBlock(before, after, 1 if before == after else 2) for before, after in pairwise(widths))
-        )
-        self.linear = nn.Linear(64, classes)
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                nn.init.kaiming_normal_(module.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits [N, classes] of images [N, 3, 32, 32]."""
-        maps = self.blocks(F.relu(self.bn1(self.conv1(x))))
-        logits: Tensor = self.linear(maps.mean((2, 3)))
-        return logits
 
 
 class TransformerBlock(nn.Module):
@@ -143,8 +101,8 @@ CASES: dict[str, Case] = {
     "MLP 784-512x4-10, N 128": Case(lambda: mlp(512, 4), 10, (128, 784)),
     "MLP 784-1024x4-100, N 256": Case(lambda: mlp(1024, 4, 100), 100, (256, 784)),
     "CNN 32-64-128, N 128, C 10": Case(lambda: cnn(32, 64, 128), 10, (128, 3, 32, 32)),
-    "ResNet-32, N 128, C 10": Case(lambda: CifarResNet(10), 10, (128, 3, 32, 32)),
-    "ResNet-32, N 128, C 100": Case(lambda: CifarResNet(100), 100, (128, 3, 32, 32)),
+    "ResNet-32, N 128, C 10": Case(lambda: CifarResNet(10, blocks=5), 10, (128, 3, 32, 32)),
+    "ResNet-32, N 128, C 100": Case(lambda: CifarResNet(100, blocks=5), 100, (128, 3, 32, 32)),
     "transformer 4x256, N 32, T 128": Case(lambda: Transformer(256, 4, 8, 128, 1000, 10), 10, (32, 128), 1000),
 }
 

@@ -81,7 +81,7 @@ def claims(traces: Mapping[str, Trace]) -> list[Finding]:
     Args:
         traces: the runs by name: "balanced", "imbalanced", "scarce".
     """
-    balanced, imbalanced, scarce = traces["balanced"], traces["imbalanced"], traces["scarce"]
+    balanced, imbalanced, scarce = (traces[name].frozen() for name in ("balanced", "imbalanced", "scarce"))
     return [
         alike_when_balanced(balanced, {"imbalanced": imbalanced, "scarce": scarce}),
         early_underfit(imbalanced, balanced, scarce),
@@ -91,19 +91,25 @@ def claims(traces: Mapping[str, Trace]) -> list[Finding]:
 
 def single(trace: Trace) -> list[Finding]:
     """Judge each claim on one run alone: a lag and an excess gap are then compared with none."""
+    trace = trace.frozen()
     return [alike_when_balanced(trace), early_underfit(trace), late_overfit(trace)]
 
 
 def phenomena(trace: Trace, beside: Mapping[str, Trace] | None = None) -> list[Finding]:
     """Measure every phenomenon on a run, and the same number on the runs that stand `beside` it by name."""
-    measured = [measure(trace) for measure in PHENOMENA]
+    measured = _measured(trace)
     if not beside:
         return measured
-    values = {name: [measure(run).value for measure in PHENOMENA] for name, run in beside.items()}
+    values = {name: [found.value for found in _measured(run)] for name, run in beside.items()}
     return [
         replace(found, beside={name: value[place] for name, value in values.items()})
         for place, found in enumerate(measured)
     ]
+
+
+def _measured(trace: Trace) -> list[Finding]:
+    trace = trace.frozen()
+    return [measure(trace) for measure in PHENOMENA]
 
 
 def findings(trace: Trace, tried: Sequence[Trace] = ()) -> pd.DataFrame:

@@ -33,15 +33,20 @@ def held_out_split(trace: Trace) -> str | None:
 
 
 def _splits(trace: Trace) -> set[str]:
-    return {str(split) for split in trace.classes["split"].unique()}
+    return trace.kept("splits of classes", lambda: {str(split) for split in trace.classes["split"].unique()})
 
 
 def recall_curves(trace: Trace, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return recall and sample counts by epoch (rows) and class (columns); recall is NaN where a class is absent.
 
     An evaluated split gives the last evaluation of each epoch. "train" gives the windows of each epoch together:
-    sum of count * accuracy / sum of count. Rows whose epoch is not set are left out.
+    sum of count * accuracy / sum of count. Rows whose epoch is not set are left out. Not to be changed: of a frozen
+    trace they are made once.
     """
+    return trace.kept(f"recall curves of {split}", lambda: _recall_curves(trace, split))
+
+
+def _recall_curves(trace: Trace, split: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = trace.classes[trace.classes["split"] == split]
     if split != "train":
         rows = rows[rows["step"] == rows.groupby("epoch")["step"].transform("max")]

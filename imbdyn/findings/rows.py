@@ -20,9 +20,10 @@ def network_gradients(trace: Trace) -> pd.DataFrame:
     import pyarrow.dataset as ds
 
     whole = ds.field("parameter") == WHOLE_NETWORK
-    return trace.kept(
+    rows: pd.DataFrame = trace.kept(
         f"class_gradients of {WHOLE_NETWORK}", lambda: trace.table("class_gradients", filter=whole).to_pandas()
     )
+    return rows
 
 
 def features_split(trace: Trace) -> str | None:

@@ -6,9 +6,10 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from imbdyn.monitor.labels import heaviest, shares
+from imbdyn.monitor.labels import beside_model, heaviest, shares
 from imbdyn.monitor.step import OptimizerStep
 from imbdyn.taps import FeatureWatch, WatchedBatch
 
@@ -19,6 +20,7 @@ class Batch:
     Args:
         owner: told when it begins and ends.
         labels: int64 [N], or soft, [N, C].
+        device: where the model is.
         wants_logits: whether the logits are to be read.
         step: the optimizer step that the batch belongs to; None in an evaluation.
         watched: whether class gradients are to be read.
@@ -29,15 +31,18 @@ class Batch:
         self,
         owner: BatchOwner,
         labels: Tensor,
+        device: torch.device,
         *,
         wants_logits: bool,
         step: OptimizerStep | None = None,
         watched: bool = False,
         features: FeatureWatch | None = None,
     ) -> None:
-        self.labels = heaviest(labels)
-        """int64 [N]."""
-        self.shares = shares(labels) if watched else None
+        self.given = heaviest(labels)
+        """int64 [N], where the loader has them."""
+        self.labels = beside_model(self.given, device) if wants_logits else self.given
+        """The same where the model is, if they are read there."""
+        self.shares = beside_model(shares(labels), device) if watched else None
         """int64 [N], or soft, [N, C]: whose class gradients are read, where they are."""
         self.wants_logits = wants_logits
         """Whether the logits are still to be read; a second forward pass in one batch is not."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from imbdyn.monitor.class_grams import GramsToCome
 from imbdyn.monitor.classes import Classes
 from imbdyn.monitor.parts import (
     Numbers,
@@ -19,8 +18,11 @@ from imbdyn.monitor.parts import (
     gram,
     gram_of_gradients,
     gram_of_linear,
-    gram_of_normalisation,
+    gram_of_samples,
+    sample_gradients,
+    sample_gradients_of_normalisation,
 )
+from imbdyn.monitor.streams import Streams
 from imbdyn.taps import Again, Layout, NotCovered, Part, Plan, Source, Use, WatchedBatch
 
 #: As long as nobody knows how many micro-batches a step has, so much is held for the case that there are several.
@@ -28,30 +30,8 @@ HELD_AT_FIRST = 1 << 24
 #: Micro-batches of a step join into one problem while the output gradients held for it stay below this; class gradients
 #: that have to be made themselves are made up to this size.
 MEMORY_BOUND = 1 << 30
-
-
-@dataclass(frozen=True)
-class ClassGrams:
-    """The class gradients of one step, of the K classes that are present and the P parameters that are covered."""
-
-    parameters: list[str]
-    class_ids: NDArray[np.int64]
-    """[K], ascending."""
-    count: NDArray[np.float64]
-    """[K], samples of the step's batches that were read."""
-    gram: NDArray[np.float64]
-    """[P, G, G]: G = K, or K + 1 where samples count nowhere, the last group."""
-    sample_norm_sq: NDArray[np.float64]
-    """[P, G]; NaN where the samples' own gradients were not made."""
-
-    def times(self, scale: float) -> ClassGrams:
-        """Return the Gram matrices of `scale` times these class gradients."""
-        return replace(self, gram=self.gram * scale**2, sample_norm_sq=self.sample_norm_sq * scale**2)
-
-    def of_classes(self) -> ClassGrams:
-        """Return the same without the samples that count nowhere."""
-        k = len(self.class_ids)
-        return replace(self, gram=self.gram[:, :k, :k], sample_norm_sq=self.sample_norm_sq[:, :k])
+#: Gradients of samples, made of a bias or a scale, wait for those of the others up to this size: one call for all.
+_SMALL = 1 << 22
 
 
 @dataclass
@@ -84,9 +64,11 @@ class StepGradients:
         self._at_once = False if plan.backward_again else at_once
         self._watched: list[WatchedBatch] = []
         self._held: dict[str, list[_Held]] = defaultdict(list)
-        self._made: dict[str, Numbers] = {}
+        self._made: dict[str, Numbers | Tensor] = {}
+        """By parameter; samples' gradients [N, its elements] are still to be multiplied, all in one call."""
         self._classes: Classes | None = None
         self._held_bytes = 0
+        self._streams = Streams()
 
     @property
     def batches(self) -> int:
@@ -108,6 +90,7 @@ class StepGradients:
 
     def watch(self, labels: Tensor) -> WatchedBatch:
         """Return a micro-batch whose uses come here."""
+        self._streams.follow(labels)
         batch = WatchedBatch(labels, self._plan, self._take)
         self._watched.append(batch)
         return batch
@@ -146,27 +129,41 @@ class StepGradients:
         """Whether an output gradient came in bfloat16 or float16, as under autocast."""
         return any(watched.reduced_precision for watched in self._watched)
 
-    def grams(self, parameters: list[str]) -> ClassGrams:
+    def grams(self, parameters: list[str]) -> GramsToCome:
         """Return the Gram matrices of those of `parameters` that can be read, over all micro-batches and all uses."""
+        self._streams.follow(self._watched[0].labels)
         classes = self._known_classes()
+        of_samples = self._multiply_samples(parameters, classes)
         found: dict[str, Numbers] = {}
         for name in parameters:
+            made = of_samples.get(name) or self._made.get(name)
+            assert not isinstance(made, Tensor)
             try:
-                found[name] = self._made.get(name) or self._numbers(name, self._held[name], classes)
+                found[name] = made or self._numbers(name, self._held[name], classes)
             except NotCovered as reason:
                 self._plan.refuse((name,), str(reason))
             except Exception as error:  # a part may be a user's rule's: the other parameters are read all the same
                 self._plan.refuse((name,), f"its parts failed: {type(error).__name__}: {error}")
         groups = classes.groups
-        return ClassGrams(
+        return GramsToCome(
             list(found),
+            self._num_classes,
             classes.ids,
             classes.count,
-            torch.stack([gram for gram, _ in found.values()]).cpu().numpy() if found else np.zeros((0, groups, groups)),
-            torch.stack([norms for _, norms in found.values()]).cpu().numpy() if found else np.zeros((0, groups)),
+            torch.stack([gram for gram, _ in found.values()]) if found else torch.zeros(0, groups, groups),
+            torch.stack([norms for _, norms in found.values()]) if found else torch.zeros(0, groups),
         )
 
+    def _multiply_samples(self, parameters: list[str], classes: Classes) -> dict[str, Numbers]:
+        """Return the numbers of those whose samples' gradients are made."""
+        waiting = {name: made for name in parameters if isinstance(made := self._made.get(name), Tensor)}
+        if not waiting:
+            return {}
+        gram, norms = gram_of_samples(list(waiting.values()), classes.labels[0], classes.groups)
+        return {name: (gram[i], norms[i]) for i, name in enumerate(waiting)}
+
     def _take(self, batch: WatchedBatch, use: Use) -> None:
+        self._streams.follow(use.grad_output)
         index = self._watched.index(batch)
         names = use.site.parameters
         if batch.size == 0:
@@ -190,9 +187,18 @@ class StepGradients:
         for held in parts:
             for name in held.source.parameters:
                 if now and name not in self._held:
-                    self._made[name] = self._numbers(name, [held], self._known_classes())
+                    self._made[name] = self._make(name, held)
                 else:
                     self._held[name].append(held)
+
+    def _make(self, name: str, held: _Held) -> Numbers | Tensor:
+        """Return the numbers of a parameter with one use, or its samples' gradients where these are small."""
+        classes, part = self._known_classes(), held.part()
+        if held.source.isometric:
+            made = sample_gradients(Piece(part, held.layout, classes.labels[held.batch], held.grad_output))
+            if made is not None and made.numel() <= _SMALL:
+                return made
+        return self._numbers(name, [replace(held, part=lambda: part)], classes)
 
     def _make_pair(self, first: _Held, second: _Held) -> bool:
         """Make the numbers of a layer's weight and bias together, if these are such and go nowhere else."""
@@ -202,11 +208,12 @@ class StepGradients:
         weight, bias = (
             Piece(held.part(), held.layout, classes.labels[held.batch], held.grad_output) for held in (first, second)
         )
-        found = gram_of_linear(weight, bias, classes.groups) or gram_of_normalisation(weight, bias, classes.groups)
+        of_linear = gram_of_linear(weight, bias, classes.groups)
+        found: Sequence[Numbers | Tensor] | None = of_linear or sample_gradients_of_normalisation(weight, bias)
         if found is None:
             return False
-        for held, numbers in zip((first, second), found, strict=True):
-            self._made[held.source.parameters[0]] = numbers
+        for held, made in zip((first, second), found, strict=True):
+            self._made[held.source.parameters[0]] = made
         return True
 
     def _known_classes(self) -> Classes:
@@ -217,7 +224,8 @@ class StepGradients:
 
     def _numbers(self, name: str, held: list[_Held], classes: Classes) -> Numbers:
         if not held:
-            return torch.zeros(classes.groups, classes.groups), torch.zeros(classes.groups)
+            nothing = classes.count.new_zeros(classes.groups, classes.groups, dtype=torch.float64)
+            return nothing, nothing.sum(0)
         pieces: dict[int, list[Piece]] = defaultdict(list)
         for piece in held:
             labels = classes.labels[piece.batch]

@@ -47,3 +47,14 @@ def shares(labels: Tensor) -> Tensor:
         return labels
     weights = labels if labels.dtype == torch.float64 else labels.float()
     return weights / weights.sum(1, keepdim=True)
+
+
+def beside_model(labels: Tensor, device: torch.device) -> Tensor:
+    """Return labels on the model's device: CPU labels of a model on a GPU as a copy, for which nothing waits."""
+    if not labels.is_cpu or device.type == "cpu":
+        return labels
+    if device.type != "cuda":
+        return labels.to(device)
+    # from pinned memory of our own: a copy from any other waits, and the loader may fill its own again before
+    pinned = torch.empty(labels.shape, dtype=labels.dtype, device="cpu", pin_memory=True)
+    return pinned.copy_(labels).to(device, non_blocking=True)

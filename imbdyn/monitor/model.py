@@ -6,6 +6,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -31,6 +32,8 @@ class WatchedModel:
         """Name of the classifier's weight [C, D] (or [C, D, 1, 1]); None until its function was seen, or was named."""
         self.classifier_bias: str | None = None
         parameters = dict(self.inner.named_parameters())
+        self._some_parameter = next(iter(parameters.values()), None)
+        self._gradients_left: dict[int, int] = {}
         if classifier is not None:
             self._name_classifier(classifier, parameters)
         elif not any(p.dim() > 1 and num_classes in (p.shape[0], p.shape[-1]) for p in parameters.values()):
@@ -60,9 +63,24 @@ class WatchedModel:
         """Return the id of each parameter that requires a gradient now, to its name."""
         return {id(p): name for name, p in self.inner.named_parameters() if p.requires_grad}
 
-    def has_no_gradient(self) -> bool:
-        """Whether every gradient is None or zero, as after zero_grad()."""
-        return all(p.grad is None or not bool(p.grad.any()) for p in self.trainable().values())
+    @property
+    def device(self) -> torch.device:
+        """Where the model is, or its first parameter."""
+        return torch.device("cpu") if self._some_parameter is None else self._some_parameter.device
+
+    def remember_gradients(self) -> None:
+        """Remember the gradients as they are, for `gradients_were_dropped`."""
+        self._gradients_left = {id(p.grad): p.grad._version for p in self.trainable().values() if p.grad is not None}
+
+    def gradients_were_dropped(self) -> bool:
+        """Whether every gradient is None or zero, as after zero_grad().
+
+        A gradient that nobody has written to since `remember_gradients` is not looked at, which on a GPU would wait.
+        """
+        gradients = [p.grad for p in self.trainable().values() if p.grad is not None]
+        if any(self._gradients_left.get(id(grad)) == grad._version for grad in gradients):
+            return False
+        return not any(bool(grad.any()) for grad in gradients)
 
     def parameter(self, name: str) -> nn.Parameter:
         """Return the parameter of that name."""

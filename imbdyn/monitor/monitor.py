@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal
 
@@ -15,14 +16,15 @@ from imbdyn.monitor import lifetime, outputs, ranks
 from imbdyn.monitor.arguments import check_arguments
 from imbdyn.monitor.batch import Batch
 from imbdyn.monitor.cadence import Cadence
+from imbdyn.monitor.clocks import clock_of
 from imbdyn.monitor.evaluation import Evaluation
 from imbdyn.monitor.gradients import StepGradients
 from imbdyn.monitor.labels import check_form, check_values
 from imbdyn.monitor.model import WatchedModel
 from imbdyn.monitor.problems import Problems
-from imbdyn.monitor.recorder import Recorder
-from imbdyn.monitor.residuals import warn_of_residuals
-from imbdyn.monitor.step import GradientReading, OptimizerStep
+from imbdyn.monitor.reading import GradientReading
+from imbdyn.monitor.recorder import Recorder, SampledStep
+from imbdyn.monitor.step import OptimizerStep
 from imbdyn.monitor.stopwatch import Stopwatch
 from imbdyn.monitor.watching import Watching
 from imbdyn.monitor.weights_before import WeightsBefore
@@ -117,7 +119,7 @@ class Monitor:
                 self._problems,
                 num_classes=num_classes,
                 ignore_index=ignore_index,
-                learning_rate=lambda: float(optimizer.param_groups[0]["lr"]),
+                learning_rate=partial(_learning_rate, optimizer),
                 class_names=class_names,
                 config=config,
             )
@@ -152,6 +154,7 @@ class Monitor:
                 floating point [N, C], as mixup, CutMix and distillation have them: not negative, and not all zero in a
                 row. Of each sample's gradient every class then gets the share of its weight in the row; loss, accuracy
                 and the other rates of a class, and its counts, are those of the samples whose heaviest class it is.
+                They may be on the CPU while the model is on a GPU.
 
         Raises:
             TypeError: if `labels` is neither of these.
@@ -164,19 +167,21 @@ class Monitor:
             raise ValueError("monitor.batch(...) inside another monitor.batch(...): leave the first one before")
         with self._stopwatch:
             check_form(labels, self._num_classes)
-            self._cadence.start()
+            if not self._cadence.began:
+                self._cadence.start(clock_of(self._model.device))
             with self._problems.contained("resuming the trace"):
                 self._recorder.begin(self._cadence.steps)
             if self._evaluation is not None:
                 check_values(labels, self._num_classes, self._ignore_index)
-                return Batch(self, labels, wants_logits=True, features=self._model.feature_watch())
+                watch = self._model.feature_watch()
+                return Batch(self, labels, self._model.device, wants_logits=True, features=watch)
             if torch.is_grad_enabled():
                 return self._training_batch(labels)
             self._problems.warn(
                 "batch without gradients",
                 "monitor.batch without gradients outside of monitor.evaluate(...): it is not counted",
             )
-            return Batch(self, labels, wants_logits=False)
+            return Batch(self, labels, self._model.device, wants_logits=False)
 
     @contextmanager
     def evaluate(self, split: str) -> Iterator[None]:
@@ -209,6 +214,7 @@ class Monitor:
             self._evaluation = None
             with self._stopwatch, self._problems.contained("recording an evaluation"):
                 if wanted and evaluation.batches:
+                    self._drain()
                     with self._committing():
                         self._recorder.evaluation(self._cadence.steps, evaluation)
             self._cadence.skip()
@@ -224,6 +230,7 @@ class Monitor:
         try:
             with self._stopwatch:
                 self._close_window()
+                self._drain()
                 with self._problems.contained("writing the trace"):
                     self._recorder.flush()  # so that what it takes is in the record
         finally:
@@ -242,6 +249,7 @@ class Monitor:
             raise ValueError("state_dict must come after an optimizer step, outside of batches and evaluations")
         with self._stopwatch:
             self._close_window()
+            self._drain()
             state = {"version": _STATE_VERSION, "step": self._cadence.steps, "overhead": self._cadence.record()}
             with self._problems.contained("writing the trace"):
                 self._recorder.sync()
@@ -272,7 +280,7 @@ class Monitor:
         if batch.step is not None:
             with self._stopwatch:
                 batch.step.batches += 1
-                self._recorder.count_classes(batch.labels)
+                self._recorder.count_classes(batch.given)
                 if batch.shares is not None and batch.modes is not None:
                     batch.watched = self._watching.begin(batch.step, batch.shares, batch.modes)
 
@@ -289,6 +297,8 @@ class Monitor:
             self._cadence.spend(batch.watched.seconds)
             if not completed and batch.step is not None:
                 batch.step.gradients.drop(batch.watched)
+            with self._stopwatch:
+                self._model.remember_gradients()
 
     def _take_over(self, batch: Batch) -> None:
         """Count what a batch has read. What was read is counted once: an optimizer step may come before its end."""
@@ -304,7 +314,7 @@ class Monitor:
 
     def _training_batch(self, labels: Tensor) -> Batch:
         step = self._step
-        if step is not None and step.gradients.began and self._model.has_no_gradient():
+        if step is not None and step.gradients.began and self._model.gradients_were_dropped():
             step.gradients.release()
             step = None  # its gradients were thrown away, as a GradScaler does that finds an inf: no step came of it
         if step is None:
@@ -323,7 +333,15 @@ class Monitor:
             check_values(labels, self._num_classes, self._ignore_index)
         watched = step.sampled and step.gradients.has_room()
         features = self._model.feature_watch() if watched and self._model.classifier_weight is None else None
-        return Batch(self, labels, wants_logits=step.read_logits, step=step, watched=watched, features=features)
+        return Batch(
+            self,
+            labels,
+            self._model.device,
+            wants_logits=step.read_logits,
+            step=step,
+            watched=watched,
+            features=features,
+        )
 
     def run_compiled(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run a compiled forward pass (called in its place)."""
@@ -341,6 +359,8 @@ class Monitor:
                 # a wrong output is the user's mistake: it raises
                 batch.logits = self._model.logits_of(output, batch.labels).detach()
                 batch.wants_logits = False
+                if self._evaluation is None:
+                    self._recorder.window.follow(batch.logits)
         if batch.watched is not None and not self._watching.plan.complete:
             with (
                 self._stopwatch,
@@ -358,7 +378,6 @@ class Monitor:
             step.tried = True
             with self._reading("the gradients"):
                 step.read_gradients(self._model, optimizer, self._watching.plan, self._before)
-                self._watching.missed(step.missing)
 
     def _after_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
         step, self._step = self._step, None
@@ -398,14 +417,20 @@ class Monitor:
             )
 
     def _record(self, number: int, step: OptimizerStep, reading: GradientReading) -> None:
-        self._recorder.note_coverage(self._watching.plan, reading.parameters)
-        warn_of_residuals(number, reading, self._problems)
-        self._recorder.sampled_step(number, reading)
-        self._recorder.close_window(number, step)
+        plan, missed = self._watching.plan, partial(self._watching.missed, self._watching.in_graph)
+        sampled = SampledStep(number, reading, plan, missed)
+        self._recorder.sampled_step(sampled)
+        self._recorder.close_window(number, step, sampled)
 
     def _close_window(self) -> None:
         with self._problems.contained("closing a window"), self._committing():
             self._recorder.close_window(self._cadence.steps)
+
+    def _drain(self) -> None:
+        """Write what is still on its way from a GPU, waiting for it."""
+        while self._recorder.is_behind():
+            with self._problems.contained("writing the trace"):
+                self._recorder.drain()
 
     @contextmanager
     def _committing(self) -> Iterator[None]:
@@ -428,3 +453,9 @@ class Monitor:
             torch.no_grad(),
         ):
             yield
+
+
+def _learning_rate(optimizer: torch.optim.Optimizer) -> float | Tensor:
+    """Return the learning rate; one on a GPU as it will be when the work that is queued now is done."""
+    lr = optimizer.param_groups[0]["lr"]
+    return lr if isinstance(lr, Tensor) and not lr.is_cpu else float(lr)

@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imbdyn.monitor import arrivals
 from imbdyn.monitor.classes import spread
 from imbdyn.ops import (
     NormGradients,
     class_gram,
     class_gram_conv,
     class_gram_linear,
+    class_gram_samples,
     norm_gradients,
     norm_gradients_rows,
 )
@@ -69,22 +71,30 @@ def gram_of_linear(weight: Piece, bias: Piece, groups: int) -> tuple[Numbers, Nu
         return None
     if repeated.gradient is not rows.grad_outputs or repeated.shape != rows.grad_outputs.shape[-1:]:
         return None
-    x_RI, d_RO, labels, samples = _flat([_rows([weight])])
-    return class_gram_linear(x_RI, d_RO, labels, groups, samples)
+    inputs, grad_outputs, labels, samples = _flat([_rows([weight])])
+    return class_gram_linear(inputs, grad_outputs, labels, groups, samples)
 
 
-def gram_of_normalisation(weight: Piece, bias: Piece, groups: int) -> tuple[Numbers, Numbers] | None:
-    """Return the numbers of scale and bias of a normalisation, of one read of it; None if they are no such pair."""
+def sample_gradients(piece: Piece) -> Tensor | None:
+    """Return every sample's part of the gradient, [N, its elements], of a parameter that was repeated; else None."""
+    if isinstance(piece.part, Broadcast | Normalised) and piece.labels.dim() == 1:
+        return _by_sample(piece)
+    return None
+
+
+def sample_gradients_of_normalisation(weight: Piece, bias: Piece) -> tuple[Tensor, Tensor] | None:
+    """Return those of scale and bias of a normalisation, of one read of it; None if they are no such pair."""
     normalised, repeated = weight.part, bias.part
     if not (isinstance(normalised, Normalised) and isinstance(repeated, Broadcast)) or weight.labels.dim() != 1:
         return None
     if repeated.gradient is not normalised.grad_output or repeated.shape != normalised.shape:
         return None
-    sums = _norm_gradients(normalised, weight.layout, weight.labels.shape[0])
-    if sums is None:
-        return None
-    of_weight, of_bias = (_from_rows([(None, d_NP[:, None], weight.labels)], groups) for d_NP in sums)
-    return of_weight, of_bias
+    return _norm_gradients(normalised, weight.layout, weight.labels.shape[0])
+
+
+def gram_of_samples(gradients: Sequence[Tensor], labels: Tensor, groups: int) -> Numbers:
+    """Return the numbers of many parameters, gram [M, K, K] and norms [M, K], from their samples' gradients."""
+    return class_gram_samples(gradients, labels, groups)
 
 
 def class_gradients(piece: Piece, groups: int) -> Tensor:
@@ -96,24 +106,23 @@ def class_gradients(piece: Piece, groups: int) -> Tensor:
         images, labels = _images(part, piece)
         padded = F.pad(images.input, [side for sides in reversed(images.padding) for side in sides])
         geometry = (images.kernel_size, images.stride, images.dilation, images.groups)
-        of_groups = [labels == group for group in range(groups)]
-        return torch.stack(
-            [weight_gradient(padded[which], images.grad_output[which], *geometry).flatten() for which in of_groups]
-        )
+        of_groups = [_rows_of(labels, group, padded, images.grad_output) for group in range(groups)]
+        return torch.stack([weight_gradient(x, dy, *geometry).flatten() for x, dy in of_groups])
     if isinstance(part, Lookup):
         places, d_NLD, labels = _lookup([piece])
-        slot = labels[:, None] * part.num_rows + places
-        gradient = d_NLD.new_zeros(groups * part.num_rows, d_NLD.shape[-1])
-        gradient.index_add_(0, slot[places >= 0], d_NLD[places >= 0])
-        return gradient.view(groups, -1)
+        nowhere = groups * part.num_rows  # a row for what goes nowhere, since to select the others would wait on a GPU
+        slot = torch.where(places >= 0, labels[:, None] * part.num_rows + places, nowhere)
+        gradient = d_NLD.new_zeros(nowhere + 1, d_NLD.shape[-1])
+        gradient.index_add_(0, slot.flatten(), d_NLD.flatten(0, 1))
+        return gradient[:nowhere].reshape(groups, -1)
     x_NLI, d_NLO, labels = _broadcast([piece]) if isinstance(part, Broadcast | Normalised) else _rows([piece])
     if x_NLI is None:
         d_NP = d_NLO[:, 0]
         return d_NP.new_zeros(groups, d_NP.shape[1]).index_add_(0, labels, d_NP)
     gradients = []
     for group in range(groups):
-        rows = labels == group
-        gradient = d_NLO[rows].flatten(0, 1).T @ x_NLI[rows].flatten(0, 1)
+        x, dy = _rows_of(labels, group, x_NLI, d_NLO)
+        gradient = dy.flatten(0, 1).T @ x.flatten(0, 1)
         gradients.append((gradient.T if isinstance(part, Rows) and part.transposed else gradient).flatten())
     return torch.stack(gradients)
 
@@ -139,9 +148,9 @@ def _rows(uses: Sequence[Piece]) -> _Problem:
     joined = [use.part.by_sample(use.layout, use.labels.shape[0]) for use in uses if isinstance(use.part, Rows)]
     d_NLO = _cat([rows.grad_outputs for rows in joined], 1)
     x_NLI = _cat([rows.inputs for rows in joined], 1)
-    dtype = torch.promote_types(x_NLI.dtype, d_NLO.dtype)
     if d_NLO.element_size() < x_NLI.element_size():
         x_NLI = x_NLI.to(d_NLO.dtype)  # under autocast the function has rounded its input like its result
+    dtype = torch.promote_types(x_NLI.dtype, d_NLO.dtype)
     x_NLI, d_NLO = x_NLI.to(dtype), d_NLO.to(dtype)
     if uses[0].labels.dim() == 1:
         return x_NLI, d_NLO, uses[0].labels
@@ -207,12 +216,28 @@ def _lookup(uses: Sequence[Piece]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _from_rows(batches: list[_Problem], groups: int) -> Numbers:
-    x_RI, d_RO, labels, samples = _flat(batches)
-    return class_gram(x_RI, d_RO, labels, groups, samples)
+    inputs, grad_outputs, labels, samples = _flat(batches)
+    return class_gram(inputs, grad_outputs, labels, groups, samples)
 
 
 def _flat(batches: list[_Problem]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Return the rows of all batches, inputs [R, I] and grad_outputs [R, O], with their labels and samples [R]."""
+    """Return all batches as one problem of class_gram: inputs, grad_outputs, labels and samples.
+
+    [S, L, ...] without samples where every sample has L rows, else [R, ...] with the sample of each row.
+    """
+    lengths = {d.shape[1] for _, d, _ in batches}
+    if len(lengths) == 1:
+        d_SLO = _cat([d for _, d, _ in batches])
+        x_SLI = (
+            d_SLO.new_ones(1).expand(*d_SLO.shape[:2], 1)
+            if batches[0][0] is None
+            else _cat([x for x, _, _ in batches if x is not None])
+        )
+        return x_SLI, d_SLO, _cat([label for _, _, label in batches]), None
+    return _ragged(batches)
+
+
+def _ragged(batches: list[_Problem]) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     d_RO = _cat([d.flatten(0, 1) for _, d, _ in batches])
     lengths = [d.shape[1] for _, d, _ in batches]
     x_RI = (
@@ -221,8 +246,6 @@ def _flat(batches: list[_Problem]) -> tuple[Tensor, Tensor, Tensor, Tensor | Non
         else _cat([x.flatten(0, 1) for x, _, _ in batches if x is not None])
     )
     labels = [label for _, _, label in batches]
-    if all(length == 1 for length in lengths):
-        return x_RI, d_RO, _cat(labels), None
     repeated = [label.repeat_interleave(length) for label, length in zip(labels, lengths, strict=True)]
     return x_RI, d_RO, _cat(repeated), _numbered(labels, lengths)
 
@@ -280,6 +303,14 @@ def _of_group(piece: Piece, group: int) -> Tensor:
     if batch == 1:
         return dy * share.to(dy.dtype)
     return dy * along.view(-1, *[1] * (dy.dim() - layout.axis - 1))
+
+
+def _rows_of(labels: Tensor, group: int, *tensors: Tensor) -> list[Tensor]:
+    """Return the entries of a group of tensors [N, ...]; on a GPU all entries, the others set to 0: nothing waits."""
+    own = labels == group
+    if arrivals.may_look(labels):
+        return [t[own] for t in tensors]
+    return [torch.where(own.view(-1, *[1] * (t.dim() - 1)), t, 0) for t in tensors]
 
 
 def _numbered(labels: list[Tensor], lengths: list[int]) -> Tensor:

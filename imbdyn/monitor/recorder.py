@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,19 @@ from torch import Tensor
 
 from imbdyn.monitor import tables
 from imbdyn.monitor.cadence import Cadence
+from imbdyn.monitor.class_counts import ClassCounts
+from imbdyn.monitor.coverage import Coverage
+from imbdyn.monitor.deferred import DeferredRows, Numbers
 from imbdyn.monitor.evaluation import Evaluation
 from imbdyn.monitor.lifetime import Status
 from imbdyn.monitor.model import WatchedModel
 from imbdyn.monitor.problems import Problems
-from imbdyn.monitor.step import GradientReading, OptimizerStep
-from imbdyn.monitor.window import LogitSums
+from imbdyn.monitor.reading import GradientReading, Gradients
+from imbdyn.monitor.residuals import warn_of_residuals
+from imbdyn.monitor.step import OptimizerStep
+from imbdyn.monitor.window import LogitSums, Window, added
 from imbdyn.ops import parameter_norms
 from imbdyn.statistics.features import FeatureSummary, cos_class_mean, shift, summarise
-from imbdyn.statistics.weights import weight_motion
 from imbdyn.taps import Plan
 from imbdyn.trace import TraceWriter
 
@@ -30,13 +34,18 @@ from imbdyn.trace import TraceWriter
 TRAIN_EVAL = "train_eval"
 
 
-@dataclass(frozen=True)
-class _Uncommitted:
-    """A window that began after `step`, and was appended when the writer had taken so many commits."""
+@dataclass
+class SampledStep:
+    """A sampled step on its way to the trace: its rows share what its gradients turn out to be."""
 
-    commits: int
-    step: int
-    sums: NDArray[np.float64]
+    number: int
+    """Of the step."""
+    reading: GradientReading
+    plan: Plan
+    missed: Callable[[list[str]], None]
+    """Told of parameters of which nothing was seen."""
+    gradients: Gradients | None = None
+    """None until they have come, and of a step that the optimizer has left out."""
 
 
 class Recorder:
@@ -51,7 +60,7 @@ class Recorder:
         *,
         num_classes: int,
         ignore_index: int,
-        learning_rate: Callable[[], float],
+        learning_rate: Callable[[], float | Tensor],
         class_names: Sequence[str] | None,
         config: Mapping[str, Any] | None,
     ) -> None:
@@ -61,18 +70,14 @@ class Recorder:
         self._model = model
         self._cadence = cadence
         self._problems = problems
-        self._num_classes = num_classes
-        self._ignore_index = ignore_index
         self._learning_rate = learning_rate
         self._since = 0
-        self._with_gradient: set[str] = set()
-        self._coverage_known: tuple[int, ...] = ()
-        self._class_counts = np.zeros(num_classes, dtype=np.int64)
-        self._uncounted: list[Tensor] = []
+        self._coverage = Coverage(model, problems)
+        self._class_counts = ClassCounts(num_classes, ignore_index)
+        self._rows = DeferredRows(writer, self._put_back)
         self._first_epoch_is_over = False
         self._evaluated: dict[str, FeatureSummary | None] = {}
         self._before_resume: set[str] = set()
-        self._uncommitted_window: _Uncommitted | None = None
         self._begun = False
         writer.update_run(
             num_classes=num_classes,
@@ -97,69 +102,78 @@ class Recorder:
     def count_classes(self, labels: Tensor) -> None:
         """Count the samples of each class in the first epoch: the class counts of the training data."""
         if not self._first_epoch_is_over:
-            self._uncounted.append(labels.clone())  # counted when run.json is written: a call a batch would be dear
+            self._class_counts.add(labels)
 
-    def close_window(self, step: int, closed_by: OptimizerStep | None = None) -> None:
-        """Write the logits of the steps after the last window up to `step`; nothing if there were none."""
+    def close_window(
+        self, step: int, closed_by: OptimizerStep | None = None, sampled: SampledStep | None = None
+    ) -> None:
+        """Write the logits of the steps after the last window up to `step`; nothing if there were none.
+
+        Args:
+            step: the last one of the window.
+            closed_by: that step, where it was sampled.
+            sampled: its gradients.
+        """
         if step <= self._since:  # below: Ctrl-C came between a step's commit and its being counted
             return
-        step_seconds, overhead_seconds = self._cadence.lap(step - self._since)
-        since, sums = self._since, self.window.take()
-        self._uncommitted_window = _Uncommitted(self._writer.commits, since, sums)
-        reading = None if closed_by is None else closed_by.reading
-        tables.write_logits(
-            self._writer,
-            tables.Moment(step, since, self.epoch, "train"),
-            sums,
-            grad_norm=None if reading is None else float(np.linalg.norm(reading.grad_norm)),
-            lr=self._learning_rate(),
-            step_seconds=step_seconds,
-            overhead_seconds=overhead_seconds,
-            grad_scale=None if reading is None else reading.grad_scale,
-            sampled=reading is not None,
-            batches=None if closed_by is None else closed_by.batches,
-            gradient_batches=None if closed_by is None else closed_by.gradients.batches,
-        )
+        lap = self._cadence.lap(step - self._since)
+        window = Window(self._since, *self.window.take())
+        epoch, lr = self.epoch, self._learning_rate()
+        batches = None if closed_by is None else (closed_by.batches, closed_by.gradients.batches)
+
+        def write(numbers: Numbers) -> None:
+            gradients = None if sampled is None else sampled.gradients
+            sums = added(window.before, numbers[0])
+            assert sums is not None
+            tables.write_logits(
+                self._writer,
+                tables.Moment(step, window.since, epoch, "train"),
+                sums,
+                grad_norm=None if gradients is None else float(np.linalg.norm(gradients.grad_norm)),
+                lr=float(numbers[1]) if isinstance(lr, Tensor) else lr,
+                step_seconds=lap.step_seconds(),
+                overhead_seconds=lap.overhead_seconds,
+                grad_scale=None if gradients is None else gradients.grad_scale,
+                sampled=gradients is not None,
+                batches=None if batches is None else batches[0],
+                gradient_batches=None if batches is None else batches[1],
+            )
+
+        self._rows.add([window.sums, *([lr] if isinstance(lr, Tensor) else [])], write, window)
         self._since = step
 
-    def sampled_step(self, step: int, reading: GradientReading) -> None:
+    def sampled_step(self, sampled: SampledStep) -> None:
         """Write what the optimizer did to every parameter, and what every class asked for."""
+        reading = sampled.reading
         names, tensors = list(reading.parameters), list(reading.parameters.values())
         classifier = self._model.classifier_weight
         rows = names.index(classifier) if classifier in names else None
         norms = parameter_norms(tensors, [None] * len(tensors), reading.previous, rows=rows)
-        weight_norm, _, update_norm, dot = norms.tensors.T.cpu().numpy()
-        motion = weight_motion(weight_norm, update_norm, dot)
-        self._writer.append(
-            "parameters",
-            step=step,
-            parameter=names,
-            weight_norm=weight_norm,
-            grad_norm=reading.grad_norm,
-            update_norm=update_norm,
-            update_ratio=tables.absent(motion.update_ratio),
-            cos_weight_update=tables.absent(motion.cos_weight_update),
-            rotation=tables.absent(motion.rotation),
-            residual=np.ma.masked_array(
-                [reading.residual.get(name, 0.0) for name in names], [name not in reading.residual for name in names]
-            ),
-        )
-        if reading.grams is not None:
-            tables.write_class_gradients(self._writer, step, reading.grams.of_classes(), classifier)
-        if rows is not None:
-            row_norm, _, row_update, row_dot = norms.rows.T.cpu().numpy()
-            self._classifier_rows(
-                step,
-                "train",
-                row_norm=row_norm,
-                row_update_norm=row_update,
-                row_rotation=tables.absent(weight_motion(row_norm, row_update, row_dot).rotation),
-            )
+        of_reading = reading.tensors()
+        bias = self._bias()
+
+        def write(numbers: Numbers) -> None:
+            tensors_P4, rows_K4, *read = numbers[: 2 + len(of_reading)]
+            gradients = sampled.gradients = reading.come(read)
+            if gradients is None:
+                self._cadence.was_skipped()
+                return
+            sampled.missed(gradients.missing)
+            self._note_coverage(sampled.plan, names)
+            warn_of_residuals(sampled.number, gradients, reading.reduced_precision, self._problems)
+            tables.write_parameters(self._writer, sampled.number, names, tensors_P4, gradients)
+            if gradients.grams is not None:
+                tables.write_class_gradients(self._writer, sampled.number, gradients.grams.of_classes(), classifier)
+            if rows is not None:
+                tables.write_classifier_motion(self._writer, sampled.number, rows_K4, numbers[-1] if bias else None)
+
+        self._rows.add([norms.tensors, norms.rows, *of_reading, *bias], write)
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
         """Write an evaluation after `step`."""
         moment = tables.Moment(step, step, self.epoch, evaluation.split)
-        tables.write_logits(self._writer, moment, evaluation.logits.take(), batches=evaluation.batches)
+        sums, _ = evaluation.logits.take()
+        tables.write_logits(self._writer, moment, sums.cpu().numpy(), batches=evaluation.batches)
         if evaluation.moments is None or self._model.classifier_weight is None:
             return
         weight = self._model.parameter(self._model.classifier_weight).detach().flatten(1)
@@ -168,12 +182,14 @@ class Recorder:
         train = self._evaluated.get(TRAIN_EVAL) if evaluation.split != TRAIN_EVAL else None
         shifted = None if train is None else shift(features, train)
         tables.write_features(self._writer, key, features, evaluation.collapse(weight), shifted)
-        rows = weight.double().cpu().numpy()
+        rows, bias = weight.double().cpu().numpy(), self._bias()
         tables.write_class_feature_pairs(self._writer, key, rows, features)
-        self._classifier_rows(
+        tables.write_classifier(
+            self._writer,
             step,
             evaluation.split,
-            row_norm=np.linalg.norm(rows, axis=1),
+            np.linalg.norm(rows, axis=1),
+            bias[0].cpu().numpy() if bias else None,
             cos_class_mean=tables.absent(cos_class_mean(rows, features)),
         )
         self._evaluated[evaluation.split] = features
@@ -196,46 +212,10 @@ class Recorder:
         self._evaluated.clear()
         self._before_resume.clear()
 
-    def note_coverage(self, plan: Plan, parameters: Iterable[str]) -> None:
-        """Write to run.json, when it has changed, which parameters are read and how; warn once if not all are.
-
-        Args:
-            plan: what is known of the model.
-            parameters: those that have a gradient in this step. The share is of all that ever had one: what the model
-                does not use is not to be covered.
-        """
-        self._with_gradient.update(parameters)
-        known = (plan.complete, len(plan.rule_of), len(plan.refused), len(self._with_gradient))
-        if known == self._coverage_known:
-            return
-        self._coverage_known = known
-        sizes = {name: p.numel() for name, p in self._model.trainable().items()}
-        covered = self._with_gradient.intersection(plan.covered())
-        reason = {
-            name: plan.why_not(name) if name in self._with_gradient else "no gradient comes to it"
-            for name in sizes
-            if name not in covered
-        }
-        used = sum(size for name, size in sizes.items() if name in self._with_gradient)
-        share = sum(size for name, size in sizes.items() if name in covered) / max(1, used)
-        self._update_run(
-            coverage={
-                "share": share,
-                "parameters": {
-                    name: {"covered": name in covered, "rule": plan.rule_of.get(name), "reason": reason.get(name)}
-                    for name in sizes
-                },
-            },
-            classifier=self._model.layer,
-        )
-        missing = [f"{name} ({why})" for name, why in reason.items() if name in self._with_gradient]
-        if missing and plan.complete:  # what is still being learned may be covered yet
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            self._problems.warn(
-                "coverage",
-                f"class gradients cover {share:.1%} of the trainable parameters; not covered: "
-                f"{', '.join(missing[:3])}{more} (run.json lists all)",
-            )
+    def _note_coverage(self, plan: Plan, parameters: list[str]) -> None:
+        coverage = self._coverage.note(plan, parameters)
+        if coverage is not None:
+            self._update_run(coverage=coverage, classifier=self._model.layer)
 
     def begin(self, step: int) -> None:
         """Go on after `step` with a trace that is resumed; must come before the first rows, and may come again."""
@@ -261,8 +241,19 @@ class Recorder:
         return pressure is None
 
     def commit(self) -> None:
-        """Write the rows since the last commit: all of them are in the trace when this returns."""
-        self._writer.commit()
+        """Write the rows since the last commit: all of them are in the trace when this returns.
+
+        On a GPU they are once they have come; then a later commit writes them.
+        """
+        self._rows.commit()
+
+    def is_behind(self) -> bool:
+        """Whether commits are still on their way."""
+        return self._rows.underway > 0
+
+    def drain(self) -> None:
+        """Write what is on its way, waiting for it."""
+        self._rows.drain()
 
     def rollback(self) -> None:
         """Forget the rows since the last commit: half of what a step or an evaluation has to say.
@@ -270,10 +261,11 @@ class Recorder:
         What they said of earlier steps is taken back, and comes with the next commit.
         """
         self._writer.rollback()
-        window, self._uncommitted_window = self._uncommitted_window, None
-        if window is not None and window.commits == self._writer.commits:
-            self._since = window.step
-            self.window.put_back(window.sums)
+        self._rows.rollback()
+
+    def _put_back(self, since: int, sums: NDArray[np.float64] | None) -> None:
+        self._since = since
+        self.window.put_back(sums)
 
     def tell(self, step: int) -> None:
         """When it is time, close the window at `step` and bring run.json up to date.
@@ -294,7 +286,7 @@ class Recorder:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is to be known to go on."""
-        counts = self._state()["class_counts"]
+        counts = self._class_counts.known(wait=True)
         return {"epoch": self.epoch, "first_epoch_is_over": self._first_epoch_is_over, "class_counts": counts}
 
     def load_state_dict(self, step: int, state: Mapping[str, Any]) -> None:
@@ -304,22 +296,19 @@ class Recorder:
         self._since = step
         self.epoch = state["epoch"]
         self._first_epoch_is_over = state["first_epoch_is_over"]
-        self._class_counts = np.asarray(state["class_counts"], dtype=np.int64)
+        self._class_counts.start_from(state["class_counts"])
 
     def close(self, status: Status) -> None:
         """End the trace."""
-        self._update_run(**self._state())
-        self._writer.close(status)
+        try:
+            self._update_run(**self._state(wait=True))
+        finally:  # a GPU that has failed gives no numbers any more
+            self._writer.close(status)
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self, *, wait: bool = False) -> dict[str, Any]:
         """Return the fields of run.json that change while the run goes on."""
-        if self._uncounted:
-            labels = torch.cat(self._uncounted)
-            self._uncounted = []
-            counted = labels[(labels >= 0) & (labels < self._num_classes) & (labels != self._ignore_index)]
-            self._class_counts += counted.bincount(minlength=self._num_classes).cpu().numpy()
         return {
-            "class_counts": self._class_counts.tolist(),
+            "class_counts": self._class_counts.known(wait=wait),
             "overhead": self._cadence.record(),
             "problems": self._problems.record(),
         }
@@ -329,9 +318,7 @@ class Recorder:
         with self._problems.contained("writing run.json"):
             self._writer.update_run(**fields)
 
-    def _classifier_rows(self, step: int, split: str, **columns: Any) -> None:
+    def _bias(self) -> list[Tensor]:
+        """Return the classifier's bias, if it has one."""
         bias = self._model.classifier_bias
-        values = None if bias is None else self._model.parameter(bias).detach().double().cpu().numpy()
-        self._writer.append(
-            "classifier", step=step, split=split, class_id=np.arange(self._num_classes), bias=values, **columns
-        )
+        return [] if bias is None else [self._model.parameter(bias).detach().double()]

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from imbdyn.monitor.problems import Problems
-from imbdyn.monitor.step import GradientReading
+from imbdyn.monitor.reading import Gradients
 
 #: Residuals above these say that a gradient was not read as it is: float32, and bfloat16 or float16 under autocast,
 #: where p.grad itself is rounded (differences of 2e-3 to 3e-3 of its norm are right there).
 THRESHOLD, THRESHOLD_REDUCED = 1e-4, 2e-2
 
 
-def warn_of_residuals(step: int, reading: GradientReading, problems: Problems) -> None:
+def warn_of_residuals(step: int, gradients: Gradients, reduced_precision: bool, problems: Problems) -> None:
     """Warn of the parameter whose class gradients miss most of what the optimizer sees."""
     # NaN is a gradient that is NaN: the table shows it, and it must not hide another parameter's residual
-    comparable = [name for name, value in reading.residual.items() if value == value]
+    comparable = [name for name, value in gradients.residual.items() if value == value]
     if not comparable:
         return
-    worst = max(comparable, key=lambda name: reading.residual[name])
-    threshold = THRESHOLD_REDUCED if reading.reduced_precision else THRESHOLD
-    if reading.residual[worst] > threshold:
+    worst = max(comparable, key=lambda name: gradients.residual[name])
+    threshold = THRESHOLD_REDUCED if reduced_precision else THRESHOLD
+    if gradients.residual[worst] > threshold:
         problems.warn(
             "residual",
             f"the class gradients of {worst} do not sum to its gradient at step {step}: residual "
-            f"{reading.residual[worst]:.1e} > {threshold:.0e}; part of the gradient comes from outside monitor.batch "
+            f"{gradients.residual[worst]:.1e} > {threshold:.0e}; part of the gradient comes from outside monitor.batch "
             "(a penalty on weights, a batch without labels, gradients left over from an earlier step)",
         )

@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
+from imbdyn.monitor.class_grams import ClassGrams
 from imbdyn.monitor.evaluation import Collapse
-from imbdyn.monitor.gradients import ClassGrams
+from imbdyn.monitor.reading import Gradients
 from imbdyn.ops import ClassLogits
 from imbdyn.statistics import class_gradients
 from imbdyn.statistics.features import FeatureSummary, pair_cosines
 from imbdyn.statistics.logits import class_rates, overall_rates
+from imbdyn.statistics.weights import weight_motion
 from imbdyn.trace import Names, Nullable, TraceWriter
 
 Floats = NDArray[np.float64]
@@ -109,6 +111,41 @@ def write_class_gradients(writer: TraceWriter, step: int, grams: ClassGrams, cla
         class_b=np.tile(grams.class_ids[second], len(kept)),
         grad_cos=absent(cos.ravel()),
     )
+
+
+def write_parameters(writer: TraceWriter, step: int, names: list[str], norms_P4: Floats, gradients: Gradients) -> None:
+    """Write how the optimizer moved every parameter, from its `parameter_norms` after the step."""
+    weight_norm, _, update_norm, dot = norms_P4.T
+    motion = weight_motion(weight_norm, update_norm, dot)
+    writer.append(
+        "parameters",
+        step=step,
+        parameter=names,
+        weight_norm=weight_norm,
+        grad_norm=gradients.grad_norm,
+        update_norm=update_norm,
+        update_ratio=absent(motion.update_ratio),
+        cos_weight_update=absent(motion.cos_weight_update),
+        rotation=absent(motion.rotation),
+        residual=np.ma.masked_array(
+            [gradients.residual.get(name, 0.0) for name in names], [name not in gradients.residual for name in names]
+        ),
+    )
+
+
+def write_classifier_motion(writer: TraceWriter, step: int, norms_K4: Floats, bias: Floats | None) -> None:
+    """Write how the optimizer moved every row of the classifier, from their `parameter_norms` after the step."""
+    row_norm, _, update_norm, dot = norms_K4.T
+    rotation = absent(weight_motion(row_norm, update_norm, dot).rotation)
+    write_classifier(writer, step, "train", row_norm, bias, row_update_norm=update_norm, row_rotation=rotation)
+
+
+def write_classifier(
+    writer: TraceWriter, step: int, split: str, row_norm: Floats, bias: Floats | None, **columns: Any
+) -> None:
+    """Write a row for each class's row of the classifier."""
+    class_id = np.arange(len(row_norm))
+    writer.append("classifier", step=step, split=split, class_id=class_id, row_norm=row_norm, bias=bias, **columns)
 
 
 def write_features(

@@ -32,7 +32,6 @@ class Watching:
         """Whether watched batches run without the graphs of torch.compile, now that the model is known."""
         self._is_compiled = is_optimized(model.module) or is_compiled_in_place(model.module)
         self._in_graph = False
-        """Whether the last watched batch ran in a compiled graph."""
 
     def begin(self, step: OptimizerStep, labels: Tensor, modes: ExitStack) -> WatchedBatch:
         """Watch a batch of `step`: what has to be entered while it runs is entered into `modes`.
@@ -85,11 +84,16 @@ class Watching:
             finally:
                 batch.paused = False
 
-    def missed(self, names: list[str]) -> None:
+    @property
+    def in_graph(self) -> bool:
+        """Whether the last watched batch ran in a compiled graph."""
+        return self._in_graph
+
+    def missed(self, in_graph: bool, names: list[str]) -> None:
         """Draw the conclusion from parameters that have a gradient of which nothing was seen."""
         if not names:
             return
-        if self._in_graph:
+        if in_graph:
             self._eagerly = True
             self._problems.warn(
                 "compile",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -13,6 +14,9 @@ from imbdyn.ops._verified import VERIFIED
 
 _MADE_OF = {"triton": "Triton", "cuda": "CUDA C++"}
 
+#: IMBDYN_UNVERIFIED=1 lets implementations serve that no committed result shows right: to verify them, for one.
+_UNVERIFIED_TOO = os.environ.get("IMBDYN_UNVERIFIED") == "1"
+
 
 def offer(op: str, name: str, functions: Mapping[str, str]) -> None:
     """Let an implementation serve GPUs, if a committed result of one shows it right and none before it does.
@@ -20,21 +24,23 @@ def offer(op: str, name: str, functions: Mapping[str, str]) -> None:
     Args:
         op: the family, as `imbdyn info` names it.
         name: `triton` or `cuda`; the functions are in the module `imbdyn.ops.OP.NAME`.
-        functions: name of each op of the family, to the name of the function that computes it.
+        functions: name of each op of the family, to the name of the function that computes it; `FILE:NAME` where that
+            is in another module of the family.
     """
     detail, why_not = _MADE_OF[name], _why_not(name)
-    gpus = VERIFIED.get((op, name))
-    if why_not is None and gpus is None:
-        why_not = "unverified: no committed result of a real GPU shows it right"
-    if why_not is not None or gpus is None:
-        unavailable(op, name, "cuda", detail, why_not or "")
+    gpus = VERIFIED.get((op, name), ())
+    if why_not is None and not gpus and not _UNVERIFIED_TOO:
+        why_not = "unverified: no committed result of a real GPU shows it right (IMBDYN_UNVERIFIED=1 takes it)"
+    if why_not is not None:
+        unavailable(op, name, "cuda", detail, why_not)
         return
-    detail += f", verified on {', '.join(gpus)}"
+    detail += f", verified on {', '.join(gpus)}" if gpus else ", unverified"
     if any(i.op == op and i.device == "cuda" and i.why_not is None for i in IMPLEMENTATIONS):
         IMPLEMENTATIONS.append(Implementation(op, name, "cuda", detail))
         return
-    module = f"imbdyn.ops.{op}.{name}"
-    for each, function in functions.items():
+    for each, where in functions.items():
+        file, _, function = where.rpartition(":")
+        module = f"imbdyn.ops.{op}.{file or name}"
         if each == op:
             implement(op, name, "cuda", detail, imported_on_call(module, function))
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imbdyn.findings import Finding
@@ -10,48 +10,62 @@ from imbdyn.report.figures.summary import number
 
 _SIGNS = {"supported": "✓", "refuted": "✗"}
 
-#: What a card has a place for; any other field of a finding is a line of its own.
-_PLACED = {
-    "name",
-    "kind",
-    "claim",
-    "value",
-    "unit",
-    "lower",
-    "upper",
-    "p_value",
-    "compared_with",
-    "threshold",
-    "rule",
-    "verdict",
-    "sentence",
-}
+#: So many classes are listed in their order; of more, those with the lowest and the highest values, half each.
+_MOST_CLASSES = 12
 
 
-def card(finding: Finding) -> dict[str, Any]:
-    """Return what the template shows of a finding; whatever it does not have is None."""
-    fields = asdict(finding)
-    value, lower, upper = (fields.get(name) for name in ("value", "lower", "upper"))
-    verdict = fields.get("verdict")
-    more = {
-        name.replace("_", " "): _text(content)
-        for name, content in fields.items()
-        if name not in _PLACED and content not in (None, "", (), [])
-    }
+def card(finding: Finding, class_names: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what the template shows of a finding; what it does not have is None or left out.
+
+    `class_names` are by class_id; a class without one is called "class 3".
+    """
+    value, lower, upper, p = finding.value, finding.lower, finding.upper, finding.p_value
     return {
-        "title": fields.get("claim") or fields["name"].replace("_", " "),
-        "verdict": verdict,
-        "sign": _SIGNS.get(str(verdict), "?"),
+        "title": finding.claim or finding.name.replace("_", " "),
+        "verdict": finding.verdict,
+        "sign": _SIGNS.get(str(finding.verdict), "?"),
         "value": None if value is None else number(value),
-        "unit": fields.get("unit") or "",
+        "unit": finding.unit,
         "interval": None if lower is None or upper is None else f"95% {number(lower)} to {number(upper)}",
-        "p_value": None if (p := fields.get("p_value")) is None else number(p) if p >= 0.001 else "< 0.001",
-        "compared_with": fields.get("compared_with"),
-        "drawn": _drawn(value, lower, upper, fields.get("threshold")),
-        "sentence": fields.get("sentence"),
-        "rule": fields.get("rule"),
-        "more": more,
+        "p_value": None if p is None else number(p) if p >= 0.001 else "< 0.001",
+        "compared_with": finding.compared_with,
+        "drawn": _drawn(value, lower, upper, finding.threshold),
+        "sentence": finding.sentence,
+        "rule": finding.rule,
+        "facts": _facts(finding),
+        "by_class": _by_class(finding.by_class or {}, class_names),
     }
+
+
+def _facts(finding: Finding) -> list[tuple[str, str]]:
+    """Return labels and texts of what else the finding has."""
+    beside = {name: value for name, value in (finding.beside or {}).items() if value is not None}
+    facts = [
+        ("Compared with", finding.compared_with if finding.value is not None and not finding.rule else ""),
+        ("Under the null hypothesis", "" if finding.null is None or finding.value is None else number(finding.null)),
+        ("Effect size", "" if finding.effect_size is None else f"{number(finding.effect_size)}, {finding.effect}"),
+        ("Steps", "" if finding.steps is None else _steps(*finding.steps)),
+        ("In other runs", "; ".join(f"{name} {number(value)}" for name, value in beside.items())),
+    ]
+    return [(label, text.removesuffix(", ")) for label, text in facts if text]
+
+
+def _steps(first: int, last: int) -> str:
+    begin = "before the first" if first == 0 else f"{first:,}"
+    return begin if last == first else f"{begin} to {last:,}"
+
+
+def _by_class(values: Mapping[int, float], names: Sequence[str]) -> dict[str, Any] | None:
+    """Return the label and the classes with their values; None without any."""
+    if not values:
+        return None
+    label, shown = "Per class", sorted(values)
+    if len(values) > _MOST_CLASSES:
+        ranked = sorted(values, key=values.__getitem__)
+        shown = [*ranked[: _MOST_CLASSES // 2], *ranked[-_MOST_CLASSES // 2 :]]
+        label = f"Per class, the lowest and highest of {len(values):,}"
+    named = [(names[c] if c < len(names) else f"class {c}", number(values[c])) for c in shown]
+    return {"label": label, "classes": named}
 
 
 def _drawn(
@@ -76,14 +90,3 @@ def _drawn(
         "threshold_text": number(threshold),
         "anchor": "start" if place(threshold) < 25 else "end" if place(threshold) > 75 else "middle",
     }
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, float):
-        return number(content)
-    if isinstance(content, dict):
-        content = [f"{name}: {_text(value)}" for name, value in content.items()]
-    if isinstance(content, list | tuple):
-        shown = ", ".join(_text(item) for item in content[:12])
-        return shown + (f" and {len(content) - 12} more" if len(content) > 12 else "")
-    return str(content)

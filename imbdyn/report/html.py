@@ -45,6 +45,7 @@ def page(traces: Sequence[Trace], on_figure: Callable[[], None] = lambda: None) 
     sources = [Source(trace) for trace in traces]
     names = run_names(traces)
     reference = _reference(traces)
+    class_names = traces[0].run.get("class_names") or []
     style, script = _style(), _script()
     rendered: str = _template().render(
         title=f"What each class did: {', '.join(names[:4])}{' and more' if len(names) > 4 else ''}",
@@ -58,7 +59,7 @@ def page(traces: Sequence[Trace], on_figure: Callable[[], None] = lambda: None) 
         reference=reference,
         others=[i for i in range(len(names)) if i != reference],
         contents=_contents(len(names)),
-        findings=[(title, [card(finding) for finding in found]) for title, found in judge(traces)],
+        findings=[(title, [card(finding, class_names) for finding in found]) for title, found in judge(traces)],
         facts=[facts(source) for source in sources],
         measures=measures(sources, reference),
         class_rows=(rows := class_rows(sources)),

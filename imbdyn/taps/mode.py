@@ -55,7 +55,7 @@ class Watch(TorchFunctionMode):
         self.of_leaf = plan.of_leaf
         self.batch: WatchedBatch | None = None
         """The batch that is watched; None while a compiled graph is looked at."""
-        self.batch_number = torch.tensor(0)
+        self.batch_number = torch.tensor(0, device="cpu")
         """Of that batch; an input of the compiled graphs, which tells what their backward passes belong to."""
         self._batches: WeakValueDictionary[int, WatchedBatch] = WeakValueDictionary()
         self.lesson: Lesson | None = None
@@ -71,7 +71,7 @@ class Watch(TorchFunctionMode):
         self._forget()
         self.batch, self.lesson = batch, lesson
         number = next(_numbers)
-        self.batch_number, self._batches[number] = torch.tensor(number), batch
+        self.batch_number, self._batches[number] = torch.tensor(number, device="cpu"), batch
 
     def forget_values(self, keys: Set[str]) -> None:
         """Take results that have met data, as a lesson has shown, for parameter-like no longer."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from functools import partial
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -29,6 +29,7 @@ _FORMAT = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
 
+T = TypeVar("T")
 
 #: From the rank that wrote some rows (and, of several runs, `run`) to the columns that stand in front of them.
 Label = Callable[..., Labels]
@@ -46,8 +47,8 @@ class Trace:
     that names the file, and kept in `damage`.
     """
 
-    #: DataFrames by table, of a trace that is frozen.
-    _kept: dict[str, pd.DataFrame] | None = None
+    #: Of a trace that is frozen: DataFrames by table, and what was made of them.
+    _kept: dict[str, Any] | None = None
 
     def __init__(self, place: str | os.PathLike[str]) -> None:
         self._folder = RunFolder(place)
@@ -169,6 +170,8 @@ class Trace:
 
     def frozen(self) -> Trace:
         """Return this trace with each DataFrame kept from when it is first asked for: for many numbers of one run."""
+        if self._kept is not None:
+            return self
         frozen = copy(self)
         frozen._kept = {}
         return frozen
@@ -245,18 +248,20 @@ class Trace:
             self._damage.append(damage)
             warnings.warn(damage, stacklevel=4)
 
-    def kept(self, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    def kept(self, name: str, make: Callable[[], T]) -> T:
         """Return what `make` returns; of a frozen trace, what it returned the first time that `name` was asked for."""
         if self._kept is None:
             return make()
         if name not in self._kept:
             self._kept[name] = make()
-        return self._kept[name]
+        found: T = self._kept[name]
+        return found
 
     def _frame(self, name: str) -> pd.DataFrame:
         # A bool column with nulls would become objects, which select no rows.
         types = {pa.bool_(): pd.BooleanDtype()}.get
-        return self.kept(name, lambda: self.table(name).to_pandas(types_mapper=types))
+        frame: pd.DataFrame = self.kept(name, lambda: self.table(name).to_pandas(types_mapper=types))
+        return frame
 
     def _wanted(self, name: str, columns: Sequence[str] | None) -> list[str]:
         known = {column: column for column in self.schema(name).names}

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import imbdyn
-from imbdyn.bench.networks import TINY, Case, CifarResNet, Transformer
+from imbdyn.bench.networks import TINY, Case, Transformer
 from imbdyn.bench.steps import Loop, weight_products
+from imbdyn.experiments.models.cifar_resnet import CifarResNet
 
 SMALL = {
     **TINY,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from forked_python import ForkedPython
 from torch import nn
 
 from imbdyn import Monitor, open_trace
@@ -130,14 +129,14 @@ step()
 """
 
 
-def test_a_forked_process_that_trains_on_is_told_and_leaves_the_trace_to_its_parent(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FORKED, str(tmp_path / "run")], capture_output=True, text=True, timeout=120, check=True
-    )
+def test_a_forked_process_that_trains_on_is_told_and_leaves_the_trace_to_its_parent(
+    python: ForkedPython, tmp_path: Path
+) -> None:
+    done = python(FORKED, tmp_path / "run")
+    assert (done.returncode, done.stderr) == (0, b"")
     warned = done.stdout.splitlines()
     assert warned
-    assert all("this process was forked from the one that writes" in line for line in warned)
-    assert done.stderr == ""
+    assert all(b"this process was forked from the one that writes" in line for line in warned)
     trace = open_trace(tmp_path / "run")
     assert trace.run["status"] == "finished"
     assert trace.steps["step"].tolist() == [1, 2]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from forked_python import ForkedPython
 from loops import CLASSES, train
 from networks import Mlp
 from torch import Tensor, nn
@@ -232,13 +231,10 @@ for step in range(5):
     ("end", "status"),
     [("raise KeyboardInterrupt", "interrupted"), ("raise RuntimeError('x')", "failed"), ("sys.exit()", "finished")],
 )
-def test_a_run_that_is_left_without_close_loses_nothing(tmp_path: Path, end: str, status: str) -> None:
-    subprocess.run(
-        [sys.executable, "-c", SCRIPT.format(end=end), str(tmp_path / "run")],
-        check=False,
-        capture_output=True,
-        timeout=120,
-    )
+def test_a_run_that_is_left_without_close_loses_nothing(
+    python: ForkedPython, tmp_path: Path, end: str, status: str
+) -> None:
+    python(SCRIPT.format(end=end), tmp_path / "run")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == status
     assert open_trace(tmp_path / "run").steps.step.tolist() == [1, 2, 3, 4]
 
@@ -319,16 +315,10 @@ print("trained to the end")
 """
 
 
-def test_files_that_cannot_grow_do_not_stop_training_and_nothing_is_lost(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert done.stdout == "trained to the end\n"
-    assert "ImbdynWarning: imbdyn failed while recording a step and training goes on: OSError" in done.stderr
+def test_files_that_cannot_grow_do_not_stop_training_and_nothing_is_lost(python: ForkedPython, tmp_path: Path) -> None:
+    done = python(FULL_DISK, tmp_path / "run")
+    assert (done.returncode, done.stdout) == (0, b"trained to the end\n")
+    assert b"ImbdynWarning: imbdyn failed while recording a step and training goes on: OSError" in done.stderr
     trace = open_trace(tmp_path / "run")
     assert trace.steps.step.tolist() == [1, 20]
     assert trace.steps["count"].sum() == 60

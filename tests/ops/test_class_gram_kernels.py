@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from forked_python import ForkedPython
 from op_cases import DTYPES, make_rows
-from test_cpu_kernels import ISAS, assert_bitwise, run_python
+from test_cpu_kernels import ISAS, assert_bitwise
 from torch import Tensor
 
 from imbdyn.ops import _extension, class_gram_conv
@@ -73,7 +74,7 @@ def test_several_threads_may_call_at_once() -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_forced_instruction_set_agrees(isa: str) -> None:
+def test_forced_instruction_set_agrees(python: ForkedPython, isa: str) -> None:
     code = """
 import sys, torch
 from imbdyn.ops import _extension
@@ -83,7 +84,7 @@ from test_class_gram_kernels import results
 found = [_extension.kernels.active_isa(), serving("class_gram", "cpu").detail, [results(dtype) for dtype in DTYPES]]
 torch.save(found, sys.stdout.buffer)
 """
-    done = run_python(code, IMBDYN_FORCE_ISA=isa)
+    done = python(code, environment={"IMBDYN_FORCE_ISA": isa})
     assert done.returncode == 0, done.stderr.decode()
     active, detail, by_dtype = torch.load(io.BytesIO(done.stdout))
     assert active == isa

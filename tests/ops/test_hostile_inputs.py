@@ -137,6 +137,19 @@ def check_class_gram(draw: st.DrawFn, zones: GuardZones, *, linear: bool) -> Non
         test_class_gram.compare(bias, ones, d, samples)
 
 
+def check_class_gram_samples(draw: st.DrawFn, zones: GuardZones) -> None:
+    a, d, _ = draw(test_class_gram.gram_cases((1,), (0, 1, 2, 17), NUMBERS))
+    labels = draw(hostile_labels(a.labels, a.num_classes))
+    with unchanged(d, labels.given):
+        got = labels.result_of(
+            lambda: ops.class_gram_samples([d], labels.given, a.num_classes, ignore_index=labels.ignore_index)
+        )
+    assert zones.check() == 2
+    if got is not None:
+        ones = replace(a, labels=labels.effective, matrix=torch.ones(len(d), 1, dtype=d.dtype))
+        test_class_gram.compare(ops.ClassGram(got.gram[0], got.sample_norm_sq[0]), ones, d, None)
+
+
 def check_class_gram_conv(draw: st.DrawFn, zones: GuardZones) -> None:
     case = replace(draw(test_class_gram_conv.cases()), special=draw(st.sampled_from(NUMBERS)))
     x, d, plain_labels = case.tensors()
@@ -190,6 +203,7 @@ CHECKS: dict[str, Callable[[st.DrawFn, GuardZones], None]] = {
     "add_class_logits": check_add_class_logits,
     "class_gram": partial(check_class_gram, linear=False),
     "class_gram_linear": partial(check_class_gram, linear=True),
+    "class_gram_samples": check_class_gram_samples,
     "class_gram_conv": check_class_gram_conv,
     "norm_gradients": check_norm_gradients,
     "norm_gradients_rows": check_norm_gradients_rows,

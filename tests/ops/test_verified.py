@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,3 +28,17 @@ def test_a_committed_result_shows_it_right(op: str, name: str) -> None:
 
 def test_every_one_names_a_gpu() -> None:
     assert all(gpus for gpus in VERIFIED.values())
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton")
+@pytest.mark.parametrize(("wanted", "served_by"), [("0", {"portable", "reference"}), ("1", {"triton", "cuda"})])
+def test_unverified_ones_serve_a_gpu_only_where_asked_for(wanted: str, served_by: set[str]) -> None:
+    script = "import json; from imbdyn.ops._library import IMPLEMENTATIONS, serving\n" + (
+        "print(json.dumps({i.op: serving(i.op, 'cuda').name for i in IMPLEMENTATIONS}))"
+    )
+    environment = os.environ | {"IMBDYN_UNVERIFIED": wanted}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    by_op = json.loads(done.stdout)
+    verified = {op for op, _ in VERIFIED}
+    assert len(by_op) == 5
+    assert {name for op, name in by_op.items() if op not in verified} <= served_by

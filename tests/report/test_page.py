@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -250,14 +250,48 @@ def test_a_finding_card_says_what_the_finding_has(traces: list[Trace]) -> None:
     assert (bare["value"], bare["interval"], bare["drawn"]) == (None, None, None)
 
 
-def test_fields_that_a_card_has_no_place_for_are_lines_of_their_own(traces: list[Trace]) -> None:
-    @dataclass(frozen=True)
-    class Wider(Finding):
-        effect_size: float | None = None
-        steps: tuple[int, ...] = ()
+def test_a_card_has_a_label_for_what_else_is_known() -> None:
+    finding = Finding(
+        name="nc9",
+        claim="it collapses",
+        value=0.5,
+        null=0.0,
+        compared_with="no collapse",
+        effect_size=0.8,
+        effect="rare / others",
+        steps=(0, 1300),
+        by_class={0: 1.5, 7: -2.0},
+        beside={"balanced": 0.25, "scarce": None},
+    )
+    assert card(finding)["facts"] == [
+        ("Compared with", "no collapse"),
+        ("Under the null hypothesis", "0"),
+        ("Effect size", "0.8, rare / others"),
+        ("Steps", "before the first to 1,300"),
+        ("In other runs", "balanced 0.25"),
+    ]
+    assert card(finding, ["cat"])["by_class"] == {
+        "label": "Per class",
+        "classes": [("cat", "1.5"), ("class 7", "\N{MINUS SIGN}2")],
+    }
+    assert card(replace(finding, steps=(20, 20), effect=""))["facts"][2:4] == [("Effect size", "0.8"), ("Steps", "20")]
 
-    wider = Wider(**{**vars(single(traces[0])[0]), "effect_size": 0.8, "steps": (1, 2)})
-    assert card(wider)["more"] == {"null": "0", "effect size": "0.8", "steps": "1, 2"}
+
+def test_a_card_leaves_out_what_there_is_not() -> None:
+    bare = card(Finding(name="nc9", claim="it collapses", null=0.0, compared_with="none", beside={"balanced": None}))
+    assert (bare["facts"], bare["by_class"]) == ([], None)
+
+
+def test_of_many_classes_a_card_has_the_lowest_and_the_highest() -> None:
+    found = card(Finding(name="nc9", claim="it collapses", by_class={c: float((c * 7) % 100) for c in range(100)}))
+    assert found["by_class"]["label"] == "Per class, the lowest and highest of 100"
+    assert [value for _, value in found["by_class"]["classes"]] == [*"012345", *map(str, range(94, 100))]
+
+
+def test_the_page_has_no_raw_field_and_no_none_in_its_cards(text: str) -> None:
+    cards = text[text.index('<section id="findings"') : text.index('<section id="runs"')]
+    assert cards.count('<dl class="found">') > 5
+    assert not re.search(r"None|effect size:|by class:|null:", cards, re.IGNORECASE)
 
 
 def test_headings_go_down_one_level_at_a_time(text: str) -> None:

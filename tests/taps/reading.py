@@ -80,7 +80,8 @@ def grams(step: StepGradients, names: Sequence[str]) -> dict[str, Tensor]:
     for name in names:
         assert step.has(name), f"{name} was not handed over"
     with torch.no_grad():
-        read = step.grams(list(names))
+        sent = step.grams(list(names))
+        read = sent.come([t.numpy() for t in sent.tensors()])
     full = torch.zeros(len(names), CLASSES, CLASSES, dtype=torch.float64)
     ids = torch.as_tensor(read.class_ids)
     full[:, ids[:, None], ids] = torch.as_tensor(read.gram).double()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from reading import assert_gram
 from torch import Tensor
 
-from imbdyn.monitor.parts import Piece, class_gradients, gram, gram_of_normalisation
+from imbdyn.monitor.parts import Piece, class_gradients, gram, gram_of_samples, sample_gradients_of_normalisation
 from imbdyn.taps import Broadcast, Layout, Normalised
 from imbdyn.taps.rules.batch_norm import batch_norm
 from imbdyn.taps.rules.group_norm import group_norm
@@ -64,13 +64,13 @@ def test_batch_may_lie_anywhere(rule: str, where: str) -> None:
         assert_gram(numbers[0], of_class, 1e-12, rule)
         torch.testing.assert_close(class_gradients(piece, 3), of_class)
     if len(parts) == 2:
-        together = gram_of_normalisation(*(Piece(part, layout, labels, dy) for part in parts), 3)
+        together = sample_gradients_of_normalisation(*(Piece(part, layout, labels, dy) for part in parts))
         assert (together is None) == (layout.axis > 0 and rule != "layer_norm")
-        for part, numbers in zip(parts, together or (), strict=together is not None):
+        for part, gradients in zip(parts, together or (), strict=together is not None):
             alone = gram([[Piece(part, layout, labels, dy)]], 3)
             assert alone is not None
-            for got, expected in zip(numbers, alone, strict=True):
-                torch.testing.assert_close(got, expected)
+            for got, expected in zip(gram_of_samples([gradients], labels, 3), alone, strict=True):
+                torch.testing.assert_close(got[0], expected)
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -1,7 +1,7 @@
-"""Train in many processes, and end each at a random instant: python killed_trainings.py FOLDER RUNS SIGNAL SEED.
+"""Train in many processes, and end each at a random instant: its arguments are FOLDER RUNS SIGNAL SEED.
 
 Every run writes the trace FOLDER/<i>, and to FOLDER/<i>.steps a byte for each optimizer step that has returned. Their
-exit codes are printed. Torch is imported once, and the runs are forked.
+exit codes are printed. The runs are forked.
 """
 
 import os
@@ -45,7 +45,6 @@ def wait_for_a_step(done: Path) -> None:
 def main() -> None:
     folder, runs, number, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     torch.set_num_threads(1)
-    assert callable(imbdyn.Monitor)  # imported here, once
     draw = random.Random(seed)
     for run in range(runs):
         child = os.fork()

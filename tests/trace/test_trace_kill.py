@@ -1,13 +1,12 @@
 """A training that is killed at random instants: no completed step is lost, none is doubled, none is there in part."""
 
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from forked_python import ForkedPython
 from reference_trace_reader import read_table
 
 from imbdyn.trace import TraceWriter, open_trace
@@ -26,11 +25,10 @@ ROWS = {
 }
 
 
-def trained(folder: Path, runs: int, number: int, seed: int) -> list[tuple[Path, int, int]]:
+def trained(python: ForkedPython, folder: Path, runs: int, number: int, seed: int) -> list[tuple[Path, int, int]]:
     """Return the traces of trainings that were ended by a signal, the steps that had returned, and the exit codes."""
-    command = [sys.executable, str(SCRIPT), str(folder), str(runs), str(int(number)), str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
+    done = python(SCRIPT.read_text(), folder, runs, int(number), seed, seconds=60 + 10 * runs)
+    assert (done.returncode, done.stderr) == (0, b"")
     codes = [int(line) for line in done.stdout.split()]
     steps = [folder / f"{run}.steps" for run in range(runs)]
     returned = [path.stat().st_size if path.exists() else 0 for path in steps]
@@ -58,9 +56,9 @@ def check(run: Path, returned: int, *, last_may_lack: bool = False) -> int:
     return len(steps)
 
 
-def kill_and_check(folder: Path, runs: int, seed: int) -> None:
+def kill_and_check(python: ForkedPython, folder: Path, runs: int, seed: int) -> None:
     in_journal = in_parts = 0
-    for run, returned, code in trained(folder, runs, signal.SIGKILL, seed):
+    for run, returned, code in trained(python, folder, runs, signal.SIGKILL, seed):
         assert code == -signal.SIGKILL
         if not (run / "run.json").exists():
             assert returned == 0
@@ -77,25 +75,25 @@ def kill_and_check(folder: Path, runs: int, seed: int) -> None:
     assert in_parts > 0, "and some after parts were sealed"
 
 
-def test_ten_trainings_killed_at_random_instants_lose_and_double_no_step(tmp_path):
-    kill_and_check(tmp_path, 10, seed=0)
+def test_ten_trainings_killed_at_random_instants_lose_and_double_no_step(python, tmp_path):
+    kill_and_check(python, tmp_path, 10, seed=0)
 
 
 @pytest.mark.nightly
-def test_two_hundred_trainings_killed_at_random_instants_lose_and_double_no_step(tmp_path):
-    kill_and_check(tmp_path, 200, seed=1)
+def test_two_hundred_trainings_killed_at_random_instants_lose_and_double_no_step(python, tmp_path):
+    kill_and_check(python, tmp_path, 200, seed=1)
 
 
-def test_a_training_that_is_terminated_loses_no_step(tmp_path):
-    for run, returned, code in trained(tmp_path, 3, signal.SIGTERM, seed=2):
+def test_a_training_that_is_terminated_loses_no_step(python, tmp_path):
+    for run, returned, code in trained(python, tmp_path, 3, signal.SIGTERM, seed=2):
         assert code == -signal.SIGTERM
         if (run / "run.json").exists():
             check(run, returned)
 
 
-def test_a_training_that_is_interrupted_closes_its_trace(tmp_path):
+def test_a_training_that_is_interrupted_closes_its_trace(python, tmp_path):
     closed = 0
-    for run, returned, code in trained(tmp_path, 4, signal.SIGINT, seed=3):
+    for run, returned, code in trained(python, tmp_path, 4, signal.SIGINT, seed=3):
         assert code in (130, -signal.SIGINT)
         if (run / "run.json").exists() and open_trace(run).run["status"] == "interrupted":
             steps = check(run, returned, last_may_lack=True)

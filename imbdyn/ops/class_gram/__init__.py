@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from imbdyn.ops._checks import IGNORE_INDEX, check_num_classes, check_rows, without_graph
+from imbdyn.ops._gpu import offer
 from imbdyn.ops._library import define, implement
 from imbdyn.ops._library import register as register_second
 from imbdyn.ops.class_gram.cpu import register as register_cpu
-from imbdyn.ops.class_gram.geometry import Padding, check_convolution
+from imbdyn.ops.class_gram.geometry import Padding, check_convolution, check_samples
 from imbdyn.ops.class_gram.portable import class_gram_linear_portable, class_gram_portable
 from imbdyn.ops.class_gram.portable_convolution import class_gram_conv_portable
 from imbdyn.ops.class_gram.samples import class_gram_samples_portable
@@ -42,12 +43,13 @@ def class_gram(
     sum_ab gram[a, b] = ||sum_c G_c||^2 is the squared norm of the whole weight gradient: an identity on every model.
 
     Args:
-        inputs: [R, I], what the parameter was multiplied with. A bias has ones [R, 1].
-        grad_outputs: [R, O], dL/d(output) of the same rows and dtype.
-        labels: int64 [R], class of each row, in 0..num_classes-1 or `ignore_index`.
+        inputs: [R, I], what the parameter was multiplied with, or [S, L, I]: S samples of L rows (tokens, pixels) each.
+            A bias has ones [R, 1].
+        grad_outputs: [R, O] or [S, L, O], dL/d(output) of the same rows and dtype.
+        labels: int64 [R] or [S], class of each row or sample, in 0..num_classes-1 or `ignore_index`.
         num_classes: C, at least 1.
-        samples: int64 [R], the sample each row (token, pixel) belongs to; None when every row is a sample.
-            Cheapest when samples ascend and each has equally many rows.
+        samples: int64 [R], the sample each row belongs to where samples have different numbers of rows; None when
+            every row is a sample, and for [S, L, ...].
         ignore_index: label of rows that count nowhere.
         sample_norms: whether sample_norm_sq is wanted; if not it is NaN, and nothing is spent on it.
 
@@ -55,7 +57,8 @@ def class_gram(
         gram float64 [C, C] and sample_norm_sq float64 [C], accumulated in the inputs' dtype or better.
 
     Raises:
-        ValueError: if shapes disagree, there is no class or a label is out of range (the message names the row).
+        ValueError: if shapes disagree, there is no class or a label is out of range (the message names the row or
+            sample). On a GPU such a label counts nowhere, like `ignore_index`: nothing waits there to raise.
         TypeError: if a dtype is wrong.
     """
     _check(inputs, grad_outputs, labels, num_classes, samples)
@@ -129,7 +132,8 @@ def class_gram_conv(
         better.
 
     Raises:
-        ValueError: if shapes disagree, there is no class or a label is out of range (the message names the image).
+        ValueError: if shapes disagree, there is no class or a label is out of range (the message names the image). On
+            a GPU such a label counts nowhere, like `ignore_index`: nothing waits there to raise.
         TypeError: if a dtype is wrong.
     """
     before = check_convolution(inputs, grad_outputs, labels, kernel_size, stride, padding, dilation, groups)
@@ -168,7 +172,8 @@ def class_gram_samples(
         gram float64 [M, C, C] and sample_norm_sq float64 [M, C].
 
     Raises:
-        ValueError: if shapes disagree, there is no class or a label is out of range (the message names the row).
+        ValueError: if shapes disagree, there is no class or a label is out of range (the message names the row). On a
+            GPU such a label counts nowhere, like `ignore_index`: nothing waits there to raise.
         TypeError: if a dtype is wrong.
     """
     for i, gradient in enumerate(gradients):
@@ -178,8 +183,11 @@ def class_gram_samples(
 
 
 def _check(inputs: Tensor, grad_outputs: Tensor, labels: Tensor, num_classes: int, samples: Tensor | None) -> None:
-    check_rows("inputs", inputs, labels)
-    check_rows("grad_outputs", grad_outputs, labels)
+    if inputs.dim() == 3:
+        check_samples(inputs, grad_outputs, labels, samples)
+    else:
+        check_rows("inputs", inputs, labels)
+        check_rows("grad_outputs", grad_outputs, labels)
     check_num_classes(num_classes)
     if inputs.dtype != grad_outputs.dtype:
         raise TypeError(f"inputs and grad_outputs need one dtype, got {inputs.dtype} and {grad_outputs.dtype}")
@@ -234,3 +242,13 @@ register_second("class_gram_linear", "any", class_gram_linear_portable)
 register_second("class_gram_conv", "any", class_gram_conv_portable)
 register_second("class_gram_samples", "any", class_gram_samples_portable)
 register_cpu()
+offer(
+    "class_gram",
+    "triton",
+    {
+        "class_gram": "class_gram_triton",
+        "class_gram_linear": "class_gram_linear_triton",
+        "class_gram_conv": "class_gram_conv_triton",
+        "class_gram_samples": "triton_samples:class_gram_samples_triton",
+    },
+)

@@ -11,7 +11,7 @@ from imbdyn.ops import _extension
 from imbdyn.ops._checks import bad_label
 from imbdyn.ops._library import implement, unavailable
 from imbdyn.ops._library import register as register_second
-from imbdyn.ops.class_gram.geometry import pad_reached
+from imbdyn.ops.class_gram.geometry import as_rows, pad_reached
 
 #: The ways of csrc/cpu/class_gram.h by name. The cheapest is chosen; benchmarks and tests force the others.
 WAYS = {"cheapest": 0, "gram": 1, "direct": 2, "sample": 3}
@@ -56,6 +56,8 @@ def rows_gram(
 ) -> tuple[Tensor, ...]:
     """Return gram and sample_norm_sq of the weight, and if wanted those of the bias, by one of `WAYS`.
 
+    inputs are [R, I], or [S, L, I] with labels of samples: see `imbdyn.ops.class_gram`.
+
     Raises:
         ValueError: naming the first row whose label is bad; where `rows_per_label` rows repeat a label that the caller
             was given once, its place there.
@@ -63,6 +65,9 @@ def rows_gram(
     """
     _C = _extension.kernels
     assert _C is not None
+    if inputs.dim() == 3:
+        rows_per_label = inputs.shape[1]
+        inputs, grad_outputs, labels, samples = as_rows(inputs, grad_outputs, labels, samples)
     weight_results = _results(num_classes, sample_norms)
     bias_results = _results(num_classes, sample_norms) if bias else None
     row = _C.class_gram(

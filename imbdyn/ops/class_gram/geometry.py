@@ -1,4 +1,4 @@
-"""What a convolution's numbers must fulfil, and where its padded input lies."""
+"""What the shapes of samples and a convolution's numbers must fulfil, and where its padded input lies."""
 
 from __future__ import annotations
 
@@ -9,6 +9,42 @@ from torch import Tensor
 
 #: By spatial dimension: zeros on both sides, or before and after.
 Padding = Sequence[int] | Sequence[tuple[int, int]]
+
+
+def check_samples(inputs: Tensor, grad_outputs: Tensor, labels: Tensor, samples: Tensor | None) -> None:
+    """Check inputs [S, L, I], grad_outputs [S, L, O] and labels [S].
+
+    Raises:
+        ValueError: if shapes disagree, or `samples` says again what the shapes say.
+        TypeError: if the inputs are not floating or the labels not int64.
+    """
+    if grad_outputs.dim() != 3 or grad_outputs.shape[:2] != inputs.shape[:2]:
+        raise ValueError(
+            f"grad_outputs must be [S, L, O] with S and L as in inputs {tuple(inputs.shape)}, "
+            f"got {tuple(grad_outputs.shape)}"
+        )
+    if not inputs.is_floating_point():
+        raise TypeError(f"inputs must have a floating dtype, got {inputs.dtype}")
+    if labels.dim() != 1 or labels.shape[0] != inputs.shape[0]:
+        raise ValueError(f"labels must be [S] with S={inputs.shape[0]} as in inputs, got {tuple(labels.shape)}")
+    if labels.dtype != torch.int64:
+        raise TypeError(f"labels must be int64, got {labels.dtype}")
+    if samples is not None:
+        raise ValueError("samples must be None where inputs are [S, L, I]: their first dimension says the sample")
+
+
+def as_rows(
+    inputs: Tensor, grad_outputs: Tensor, labels: Tensor, samples: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return [S, L, ...] as inputs [R, I], grad_outputs [R, O], labels [R] and samples [R]; rows as they are."""
+    if inputs.dim() == 2:
+        return inputs, grad_outputs, labels, samples
+    count, length = inputs.shape[:2]
+    inputs, grad_outputs = inputs.flatten(0, 1), grad_outputs.flatten(0, 1)
+    if length == 1:
+        return inputs, grad_outputs, labels, None
+    of_row = torch.arange(count, device=labels.device)[:, None].expand(count, length).flatten()
+    return inputs, grad_outputs, labels[:, None].expand(count, length).flatten(), of_row
 
 
 def check_convolution(

@@ -23,6 +23,8 @@ def class_gram_lookup(
     Returns:
         gram float64 [C, C], and the sum of each class's squared sample norms, float64 [C].
     """
+    if indices.is_cuda:
+        return lookup_waitless(indices, grad_outputs, labels, num_classes, samples)
     counted, d_RD = indices >= 0, grad_outputs
     if not bool(counted.all()):
         indices, d_RD, labels, samples = indices[counted], d_RD[counted], labels[counted], samples[counted]
@@ -44,3 +46,33 @@ def class_gram_lookup(
     label_of_pair = labels.new_empty(len(pair)).index_put_((inverse,), labels)
     norm_sq.index_add_(0, label_of_pair, torch.linalg.vector_norm(of_pair, dim=1).double().square())
     return gram, norm_sq
+
+
+def lookup_waitless(
+    indices: Tensor, grad_outputs: Tensor, labels: Tensor, num_classes: int, samples: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return what `class_gram_lookup` returns without a question to the device: R entries may occur, one a row."""
+    rows = len(indices)
+    gram = grad_outputs.new_zeros(num_classes, num_classes, dtype=torch.float64)
+    norm_sq = grad_outputs.new_zeros(num_classes, dtype=torch.float64)
+    if not grad_outputs.numel():
+        return gram, norm_sq
+    d_RD = torch.where((indices >= 0)[:, None], grad_outputs, 0)
+    if d_RD.element_size() < 4:
+        d_RD = d_RD.float()
+    place = _numbered(indices)
+    for part in d_RD.split(max(1, SCRATCH // (num_classes * rows)), dim=1):
+        gradient = part.new_zeros(num_classes * rows, part.shape[1]).index_add_(0, labels * rows + place, part)
+        add_products(gram, gradient.view(num_classes, -1))
+    pair = _numbered(samples * rows + place)
+    of_pair = torch.zeros_like(d_RD).index_add_(0, pair, d_RD)
+    label_of_pair = torch.zeros_like(labels).scatter_(0, pair, labels)  # pairs that are not there have norm 0
+    norm_sq.index_add_(0, label_of_pair, torch.linalg.vector_norm(of_pair, dim=1).double().square())
+    return gram, norm_sq
+
+
+def _numbered(keys: Tensor) -> Tensor:
+    """Return for each key how many smaller ones there are, each counted once: `unique`'s inverse."""
+    in_order, order = keys.sort()
+    number = (in_order.diff(prepend=in_order[:1]) != 0).cumsum(0)
+    return torch.empty_like(number).scatter_(0, order, number)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from imbdyn.ops._checks import check_labels
+from imbdyn.ops.class_gram.geometry import as_rows
 
 #: Rows of one block of the gram way: two products of 512 x 512 stay in a core's cache.
 _BLOCK = 512
@@ -34,7 +35,9 @@ def class_gram_portable(
     sample_norms: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Return (gram float64 [C, C], sample_norm_sq float64 [C]); see `imbdyn.ops.class_gram`."""
-    gram, sample_norm_sq = _gram_and_norms(inputs, grad_outputs, labels, num_classes, samples, ignore_index)
+    check_labels(labels, num_classes, ignore_index)  # of samples, where rows repeat their labels
+    rows = as_rows(inputs, grad_outputs, labels, samples)
+    gram, sample_norm_sq = _gram_and_norms(*rows[:3], num_classes, rows[3], ignore_index)
     return gram, sample_norm_sq if sample_norms else sample_norm_sq.fill_(torch.nan)
 
 
@@ -48,7 +51,7 @@ def class_gram_linear_portable(
     sample_norms: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return gram and norms of the weight, then of the bias; see `imbdyn.ops.class_gram_linear`."""
-    ones = inputs.new_ones(1, 1).expand(inputs.shape[0], 1)
+    ones = inputs.new_ones(1).expand(*inputs.shape[:-1], 1)
     arguments = (grad_outputs, labels, num_classes, samples, ignore_index, sample_norms)
     return class_gram_portable(inputs, *arguments) + class_gram_portable(ones, *arguments)
 

@@ -4,7 +4,8 @@ A program sums its columns by class, S = (class of each row) D, and adds S S^T t
 class gradients live in registers only. M parameters of N samples; C classes in blocks of `KB`.
 """
 
-# mypy: disable-error-code="no-untyped-def"  # what Triton compiles has no types of Python
+# mypy: disable-error-code="no-untyped-def"
+# (what Triton compiles has no types of Python)
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ _OF_PARAMETER, _OF_PROGRAM = 3, 2
 
 @triton.jit
 def sum_by_class(d_ptr, row_stride, labels_ptr, label_stride, ignore_index, num_rows, num_columns, column, first_class,
-                 num_classes, KB: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr):  # fmt: skip
+                 num_classes, KB: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+                 PRECISION: tl.constexpr):  # fmt: skip
     """Return sums [KB, COLUMNS], the classes' squared row norms [KB] over these columns, and their counts [KB]."""
     classes = first_class + tl.arange(0, KB)
     columns = column + tl.arange(0, COLUMNS)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from imbdyn.ops._checks import IGNORE_INDEX, check_num_classes, check_rows, without_graph
+from imbdyn.ops._gpu import offer
 from imbdyn.ops._library import define, implement, register
 from imbdyn.ops.class_logits.cpu import register as register_cpu
 from imbdyn.ops.class_logits.reference import class_logits_reference
@@ -46,8 +47,12 @@ def class_logits(logits: Tensor, labels: Tensor, *, ignore_index: int = IGNORE_I
         Eight float64 [C] sums; a class without rows has 0 in each of its own sums. With C = 1 a margin is +inf.
 
     Raises:
-        ValueError: if shapes disagree, there is no class or a label is out of range (the message names the row).
+        ValueError: if shapes disagree, there is no class or a label is out of range (the message names the row). On a
+            GPU, where nothing waits to raise, a row with such a label counts nowhere, as if it were ignored.
         TypeError: if a dtype is wrong.
+
+    On a GPU the last bits of float64 sums may differ from call to call, since many programs add to them; not under
+    torch.use_deterministic_algorithms, at some cost.
 
     Sources: Cao et al. (2019), arXiv 1906.07413 (margin); Tan et al. (2021), arXiv 2012.08548 (gradient sums).
     """
@@ -86,3 +91,8 @@ _ADD_CLASS_LOGITS = define(
 implement("class_logits", "reference", "any", "plain torch, float64", class_logits_reference)
 register("add_class_logits", "any", _add_reference)
 register_cpu()
+offer(
+    "class_logits",
+    "triton",
+    {"class_logits": "class_logits_triton", "add_class_logits": "add_class_logits_triton"},
+)

@@ -37,6 +37,9 @@ def class_moments(
 
     Stable: never E[x^2] - E[x]^2, so a mean of 1e4 with a deviation of 1 keeps five digits in float32.
 
+    On a GPU nothing waits there to raise: a label that is neither a class nor `ignore_index` is taken as
+    `ignore_index`. The result is bitwise the same each time; beside the result, memory grows with N alone.
+
     Args:
         features: [N, D], float64, float32, bfloat16 or float16, any strides.
         labels: int64 [N], each in 0..num_classes-1 or `ignore_index`.
@@ -47,7 +50,8 @@ def class_moments(
         count int64 [C]; mean and m2 [C, D], float64 for float64 features and float32 otherwise.
 
     Raises:
-        ValueError: if shapes disagree, there is no class or a label is out of range (the message names the row).
+        ValueError: if shapes disagree, there is no class or, on the CPU, a label is out of range (the message names the
+            row).
         TypeError: if a dtype is wrong.
 
     Source: Chan, Golub, LeVeque (1979), "Updating formulae and a pairwise algorithm for computing sample variances".
@@ -63,7 +67,8 @@ def add_class_moments(
     """Add rows to the moments that `class_moments` has returned, in place, as if all had been read in one pass.
 
     mean = mean_a + d n_b / n and m2 = m2_a + m2_b + d^2 n_a n_b / n, with d = mean_b - mean_a and n = n_a + n_b. Only
-    the classes that are present are touched: with many classes this is far less than making new moments.
+    the classes that are present are touched: with many classes this is far less than making new moments. On a GPU a
+    label that is no class is taken as `ignore_index`, as in `class_moments`.
 
     Args:
         moments: contiguous; mean and m2 [C, D] of the dtype that `class_moments` returns for these features.
@@ -131,4 +136,9 @@ _ADD_CLASS_MOMENTS = define(
 implement("class_moments", "reference", "any", "plain torch, float64", _from_reference)
 register("add_class_moments", "any", _add)
 register_cpu()
-offer("class_moments", "cuda", {"class_moments": "class_moments_cuda"})
+for _name in ("cuda", "triton"):
+    offer(
+        "class_moments",
+        _name,
+        {"class_moments": f"class_moments_{_name}", "add_class_moments": f"add_class_moments_{_name}"},
+    )

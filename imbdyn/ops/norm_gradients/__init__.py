@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from imbdyn.ops._gpu import offer
 from imbdyn.ops._library import define, implement
 from imbdyn.ops._library import register as register_second
 from imbdyn.ops.norm_gradients.cpu import register as register_cpu
@@ -140,3 +141,8 @@ _NORM_GRADIENTS_ROWS = define(
 implement("norm_gradients", "portable", "any", "plain torch", norm_gradients_portable)
 register_second("norm_gradients_rows", "any", norm_gradients_rows_portable)
 register_cpu()
+offer(
+    "norm_gradients",
+    "triton",
+    {"norm_gradients": "norm_gradients_triton", "norm_gradients_rows": "norm_gradients_rows_triton"},
+)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from imbdyn.ops._gpu import offer
 from imbdyn.ops._library import define, implement
 from imbdyn.ops.parameter_norms.cpu import register as register_cpu
 from imbdyn.ops.parameter_norms.reference import parameter_norms_reference
@@ -31,9 +32,12 @@ def parameter_norms(
 ) -> ParameterNorms:
     """Measure ||w||, ||grad||, ||dw|| and <w, dw> of each tensor in one call.
 
-    On the CPU each tensor is read once, as it lies in memory: contiguous or with its dimensions in another order
-    (channels_last). Copied first are a parameter that has gaps or repeats, the parameter of `rows` if its rows are not
-    contiguous, and a gradient or earlier value with other strides than its parameter. All sums are float64.
+    Each tensor is read once, as it lies in memory: contiguous or with its dimensions in another order (channels_last).
+    Copied first are a parameter that has gaps or repeats, the parameter of `rows` if its rows are not contiguous, and a
+    gradient or earlier value with other strides than its parameter. All sums are float64.
+
+    On a GPU one launch reads the whole model, at the addresses in a table that is sent, without waiting, when they are
+    others than in recent calls; a CUDA graph that captures a call reads these addresses when it is replayed.
 
     Args:
         params: P tensors w, float64, float32, bfloat16 or float16, as they are after the step.
@@ -88,3 +92,5 @@ _PARAMETER_NORMS = define(
 )
 implement("parameter_norms", "reference", "any", "plain torch, float64", parameter_norms_reference)
 register_cpu()
+for _name in ("cuda", "triton"):
+    offer("parameter_norms", _name, {"parameter_norms": f"parameter_norms_{_name}"})

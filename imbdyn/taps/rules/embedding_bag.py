@@ -38,7 +38,8 @@ def embedding_bag(
         indices = indices.masked_fill(indices == padding_idx % weight.shape[0], -1)
 
     def part() -> Lookup:
-        length = int(place.max()) + 1 if place.numel() else 0
+        of_longest = int(place.max()) + 1 if offsets is not None and place.numel() else 0  # waits, on a GPU
+        length = input.shape[1] if offsets is None else of_longest
         bags = indices.new_full((dy.shape[0], length), -1)
         bags[bag, place] = indices[entry]
         factor = dy.new_zeros(dy.shape[0], length)

@@ -1,0 +1,24 @@
+// What tests/csrc/test_cuda_kernels.py calls of the CUDA sources, which it compiles with cuda_on_host.h.
+#include <cstdint>
+
+#include "cuda/class_moments.h"
+#include "cuda/parameter_norms.h"
+
+using namespace imbdyn;
+
+extern "C" std::int64_t moments_bytes(std::int64_t rows, std::int64_t columns, std::int64_t num_classes, int type) {
+  return class_moments_cuda_bytes(rows, columns, num_classes, static_cast<ElementType>(type));
+}
+
+extern "C" void moments(const void* features, int type, std::int64_t rows, std::int64_t columns,
+                        std::int64_t row_stride, std::int64_t column_stride, const std::int64_t* labels,
+                        std::int64_t label_stride, std::int64_t num_classes, std::int64_t ignore_index,
+                        std::int64_t* count, void* mean, void* m2, bool fresh, void* memory) {
+  class_moments_cuda({features, static_cast<ElementType>(type), rows, columns, row_stride, column_stride},
+                     {labels, label_stride, num_classes, ignore_index}, {count, mean, m2}, fresh, memory, nullptr);
+}
+
+extern "C" void norms(const std::int64_t* table, std::int64_t chunks, std::int64_t tensors, std::int64_t rows,
+                      double* partial, double* out, double* rows_out) {
+  parameter_norms_cuda({table, chunks, tensors, rows}, partial, out, rows_out, nullptr);
+}
