@@ -56,7 +56,7 @@ def read(case: Rows) -> ClassLogits:
 @given(row_cases(columns=None, classes=(1, 2, 3, 10, 16, 17, 33, 100)))
 def test_matches_reference(way: str, case: Rows) -> None:
     if DEVICE == "cpu" and way in ("long", "wide"):  # row by row, which the interpreter takes its time for
-        case = Rows(case.matrix[:19], case.labels[:19], case.num_classes, f"first rows of {case}")
+        case = Rows(case.matrix[:9], case.labels[:9], case.num_classes, f"first rows of {case}")
     compare(read(case), case)
 
 
