@@ -284,6 +284,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
         yield json.loads(file.read_text())["address"], workers
 
 
+@pytest.mark.nightly  # half a minute; `test_a_grid_is_trained_measured_and_gone_on_with` goes on with every commit
 def test_a_worker_that_is_killed_costs_an_epoch(tmp_path: Path, cluster) -> None:
     address, workers = cluster
     text = 'seed = 0\n[model]\nname = "mlp"\nhidden = 16\n[train]\nepochs = 25\n'
