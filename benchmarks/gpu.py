@@ -13,11 +13,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -31,27 +32,28 @@ ROOT = Path(__file__).parents[1]
 LIMITS = {"parity": 115, "ops": 60, "steps": 190, "sanitizer": 45}
 
 
+#: Seconds that a stopped part has to say what it knows: pytest then prints the tests that failed until there, and why.
+_LAST_WORDS = 10
+
 #: pytest without plugins that do not go together with our settings.
-PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark")
+PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:benchmark")
 
 
 def run(part: str, command: Sequence[str], log: Path, **environment: str) -> tuple[int, float]:
     """Run a part; return its exit status, 124 if it was stopped, and its seconds. Its output goes to the log."""
     started = time.perf_counter()
     with log.open("w") as out:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=os.environ | environment)
         try:
-            done = subprocess.run(
-                command,
-                cwd=ROOT,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                timeout=LIMITS[part],
-                env=os.environ | environment,
-                check=False,
-            )
-            status = done.returncode
+            status = process.wait(LIMITS[part])
         except subprocess.TimeoutExpired:
             status = 124
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_LAST_WORDS)
+        finally:
+            process.kill()
+            process.wait()
     return status, time.perf_counter() - started
 
 
@@ -60,28 +62,29 @@ def op_tests() -> list[str]:
     return [str(path.relative_to(ROOT)) for path in found]
 
 
-def counted(junit: Path) -> dict[str, dict[str, int]]:
-    """Return passed, failed and skipped tests by `op/implementation` (or the name of another test file)."""
+def counted(log: str) -> dict[str, object]:
+    """Return passed, failed and skipped tests by `op/implementation` (or the name of another test file), and who failed.
+
+    Of the line that pytest -v prints when a test ends, which is there also if the whole was stopped.
+    """
     counts: dict[str, dict[str, int]] = {}
-    for case in ElementTree.parse(junit).getroot().iter("testcase"):
-        name = case.attrib["classname"].rpartition(".")[2]
-        op_test = re.fullmatch(r"test_(\w+)_(triton|cuda)", name)
-        of_file = counts.setdefault(
-            f"{op_test[1]}/{op_test[2]}" if op_test else name, {"passed": 0, "failed": 0, "skipped": 0}
-        )
-        outcome = {"failure": "failed", "error": "failed", "skipped": "skipped"}
-        kinds = {outcome[child.tag] for child in case if child.tag in outcome}
-        of_file["failed" if "failed" in kinds else "skipped" if "skipped" in kinds else "passed"] += 1
-    return counts
+    failed = []
+    for outcome, file, name in re.findall(r"^\[gw\d+\].*?(PASSED|FAILED|ERROR|SKIPPED) (\S+?)::(.*)$", log, re.M):
+        op_test = re.fullmatch(r"test_(\w+)_(triton|cuda)", Path(file).stem)
+        key = f"{op_test[1]}/{op_test[2]}" if op_test else Path(file).stem
+        of_file = counts.setdefault(key, {"passed": 0, "failed": 0, "skipped": 0})
+        of_file["failed" if outcome == "ERROR" else outcome.lower()] += 1
+        if outcome in ("FAILED", "ERROR"):
+            failed.append(f"{key}: {name.strip()}")
+    return {**counts, "who_failed": sorted(failed)}
 
 
 def parity(folder: Path) -> object:
-    junit = folder / "parity.xml"
     tests = [*op_tests(), *(["tests/gpu"] if (ROOT / "tests" / "gpu").is_dir() else [])]
-    command = [sys.executable, *PYTEST, "-n", "12", f"--junitxml={junit}", *tests]
-    status, seconds = run("parity", command, folder / "parity.log")
-    print((folder / "parity.log").read_text()[-3000:])
-    return {"exit": status, "seconds": seconds, **(counted(junit) if junit.exists() else {})}
+    status, seconds = run("parity", [sys.executable, *PYTEST, "-v", "-n", "12", *tests], folder / "parity.log")
+    log = (folder / "parity.log").read_text()
+    print(log[-6000:])
+    return {"exit": status, "seconds": seconds, **counted(log)}
 
 
 def ops(folder: Path) -> object:
@@ -106,7 +109,7 @@ def sanitizer(folder: Path) -> object:
     if tool is None:
         return {"exit": None, "why_not": "compute-sanitizer is not installed"}
     command = [tool, "--tool=memcheck", "--error-exitcode=9", "--target-processes=all", sys.executable]
-    command += [*PYTEST, "-x", "-k", "not compile and not configuration", *op_tests()]
+    command += [*PYTEST, "-q", "-x", "-k", "not compile and not configuration", *op_tests()]
     status, seconds = run("sanitizer", command, folder / "sanitizer.log", IMBDYN_EXAMPLES="2")
     text = (folder / "sanitizer.log").read_text()
     print(text[-2500:])

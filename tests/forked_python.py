@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 
 #: Of a request in bytes: a packet is read whole or not at all.
@@ -37,6 +37,8 @@ class ForkedPython:
             arguments: its sys.argv[1:].
             environment: what is added to its environment.
             seconds: it is killed by SIGALRM after so many.
+
+        Processes that it leaves behind are killed: they may hold its stdout, and the read of that would never end.
         """
         request = {
             "script": script,
@@ -82,6 +84,7 @@ def _wait_for_script(client: socket.socket) -> dict[str, object] | None:
         child = os.fork()
         if child == 0:
             client.close()
+            os.setsid()
             for number, pipe in enumerate(pipes, start=1):
                 os.dup2(pipe, number)
                 os.close(pipe)
@@ -89,7 +92,10 @@ def _wait_for_script(client: socket.socket) -> dict[str, object] | None:
             return request
         for pipe in pipes:
             os.close(pipe)
-        client.send(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        with suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        client.send(str(code).encode())
 
 
 if __name__ == "__main__":

@@ -42,6 +42,25 @@ def wait_for_a_step(done: Path) -> None:
         time.sleep(0.001)
 
 
+def end(child: int, number: int) -> int:
+    """End a training by a signal, and return its exit code.
+
+    Python drops the KeyboardInterrupt that comes in a destructor: whoever pressed Ctrl-C presses it again.
+    """
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        os.kill(child, number)
+        again = time.monotonic() + 3
+        while time.monotonic() < again:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    raise TimeoutError(f"signal {number} did not end a training in 30 s")
+
+
 def main() -> None:
     folder, runs, number, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     torch.set_num_threads(1)
@@ -59,8 +78,7 @@ def main() -> None:
         if run % 5:  # every fifth is ended while it starts
             wait_for_a_step(folder / f"{run}.steps")
         time.sleep(draw.uniform(0.0, 0.4))
-        os.kill(child, signal.Signals(number))
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+        sys.stdout.write(f"{end(child, number)}\n")
 
 
 if __name__ == "__main__":

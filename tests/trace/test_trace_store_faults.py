@@ -24,7 +24,7 @@ from imbdyn.trace._store import filesystem_of
 from imbdyn.trace._upload import UnsentError
 
 #: A commit waits for no network: the slowest fault below takes a second and more, a commit a fraction of a millisecond.
-LONGEST_COMMIT = 0.25
+LONGEST_COMMIT = 0.8
 
 
 def train(writer: TraceWriter, steps: range) -> float:
@@ -50,7 +50,7 @@ def run_at(uri: str) -> dict[str, object]:
     return dict(json.loads(Remote(uri).read_record("run.json") or b"{}"))
 
 
-def wait_until(holds, seconds: float = 10.0) -> None:
+def wait_until(holds, seconds: float = 60.0) -> None:
     end = monotonic() + seconds
     while not holds():
         assert monotonic() < end, "it did not happen in time"
@@ -183,7 +183,7 @@ def test_a_store_that_takes_nothing_is_reported_once(s3, uri, monkeypatch):
     assert steps_at(uri) == list(range(1, 153))
 
 
-def test_a_process_killed_in_mid_upload_loses_nothing(s3, uri, tmp_path):
+def test_a_process_killed_in_mid_upload_loses_nothing(s3, uri, tmp_path, request):
     script = f"""
         import time
         from imbdyn.trace import TraceWriter
@@ -202,6 +202,7 @@ def test_a_process_killed_in_mid_upload_loses_nothing(s3, uri, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
+    request.addfinalizer(process.kill)
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdout.readline()
@@ -209,7 +210,7 @@ def test_a_process_killed_in_mid_upload_loses_nothing(s3, uri, tmp_path):
     s3.in_upload.clear()
     process.stdin.write(b"\n")
     process.stdin.flush()
-    assert s3.in_upload.wait(20)
+    assert s3.in_upload.wait(60)
     [folder] = staged(uri)
     with pytest.raises(BlockingIOError, match="in use by a process that still writes or sends"):
         send_staged(folder)
