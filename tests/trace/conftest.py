@@ -95,7 +95,7 @@ def s3(s3_server_of_session, tmp_path, monkeypatch) -> Iterator[S3]:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-the-environment")
     monkeypatch.setenv("IMBDYN_STAGING", str(tmp_path / "staging"))
     monkeypatch.setattr(_store, "REQUEST_ATTEMPTS", 1)
-    monkeypatch.setattr(_store, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(_store, "ANSWER_SECONDS", 20.0)
     monkeypatch.setattr(_upload, "FIRST_WAIT_SECONDS", 0.05)
     monkeypatch.setattr(_upload, "LONGEST_WAIT_SECONDS", 0.1)
     monkeypatch.setattr(_upload, "CLOSE_SECONDS", 20.0)
