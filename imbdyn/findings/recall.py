@@ -80,10 +80,11 @@ def area_between(curves: pd.DataFrame, rare: Sequence[int], others: Sequence[int
 
 def difference(curves: pd.DataFrame, rare: Sequence[int], others: Sequence[int]) -> pd.Series[float]:
     """Return (mean recall of `others`) - (mean recall of `rare`) by epoch."""
-    return _mean(curves, others) - _mean(curves, rare)
+    return group_recall(curves, others) - group_recall(curves, rare)
 
 
-def _mean(curves: pd.DataFrame, group: Sequence[int]) -> pd.Series[float]:
+def group_recall(curves: pd.DataFrame, group: Sequence[int]) -> pd.Series[float]:
+    """Return the mean recall of some classes by epoch, over those of them that are there."""
     return curves.reindex(columns=list(group)).mean(axis=1)
 
 

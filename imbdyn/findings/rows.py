@@ -19,11 +19,7 @@ def network_gradients(trace: Trace) -> pd.DataFrame:
     """Return the rows of `class_gradients` on all parameters together: of a large model, few of that table's rows."""
     import pyarrow.dataset as ds
 
-    whole = ds.field("parameter") == WHOLE_NETWORK
-    rows: pd.DataFrame = trace.kept(
-        f"class_gradients of {WHOLE_NETWORK}", lambda: trace.table("class_gradients", filter=whole).to_pandas()
-    )
-    return rows
+    return trace.frame("class_gradients", ds.field("parameter") == WHOLE_NETWORK)
 
 
 def features_split(trace: Trace) -> str | None:

@@ -14,6 +14,9 @@ FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 _LEAST = 16 << 10
 
+#: What the name of the file begins with, which it loses at once; the system still shows it of who has it open.
+RESERVE_PREFIX = ".reserve."
+
 
 class Reserve:
     """Space on a folder's disk: an open file without a name."""
@@ -26,7 +29,7 @@ class Reserve:
         """Keep room for a file of `size` bytes, or for none where the disk has none."""
         with suppress(OSError):  # what is written next is told by the disk
             if self._descriptor is None:
-                descriptor, name = mkstemp(prefix=".reserve.", suffix=".tmp", dir=self._folder)
+                descriptor, name = mkstemp(prefix=RESERVE_PREFIX, suffix=".tmp", dir=self._folder)
                 self._descriptor = descriptor
                 self._close = finalize(self, os.close, descriptor)
                 Path(name).unlink()

@@ -14,7 +14,7 @@ from pyarrow import fs
 from imbdyn import __version__
 from imbdyn.trace._format import JOURNAL_FOLDER, RANK_FILE_NAME, RUN_FILE, SEGMENT_NAME, run_crc32_holds
 from imbdyn.trace._store import filesystem_of, is_uri, public_uri
-from imbdyn.trace.run_file import NewerTraceError, TraceError
+from imbdyn.trace.run_file import NewerTraceError, NoTraceError, TraceError
 from imbdyn.trace.schema import SCHEMA_VERSION
 
 #: Bytes of a run.json that are taken into memory.
@@ -44,6 +44,12 @@ class RunFolder:
             return {}
         return {info.base_name: info for info in found if info.type == fs.FileType.File}
 
+    def written(self) -> dict[str, tuple[int, int]]:
+        """Return of every file, by its path, how many bytes it has and when it was written, in ns since the epoch."""
+        selector = fs.FileSelector(self.root, allow_not_found=True, recursive=True)
+        infos = self.filesystem.get_file_info(selector)
+        return {info.path: (info.size, info.mtime_ns or 0) for info in infos if info.type == fs.FileType.File}
+
     def has_ranks(self) -> bool:
         """Tell whether others than rank 0 write this run, or have written it."""
         names = self.files(JOURNAL_FOLDER)
@@ -52,27 +58,27 @@ class RunFolder:
     def read_run(self) -> dict[str, Any]:
         """Return run.json.
 
-        Raises: TraceError if there is none, if it is not as it was written, or if its schema version is newer than
-            this imbdyn's; OSError if the store does not answer.
+        Raises: NoTraceError if there is none; TraceError if it is not as it was written, or if its schema version is
+            newer than this imbdyn's; OSError if the store does not answer.
         """
         try:
             encoded = read_record(self.filesystem, f"{self.root}/{RUN_FILE}")
         except (FileNotFoundError, NotADirectoryError):
-            raise TraceError(self._why_no_trace()) from None
+            raise self._no_trace() from None
         return parse_run(encoded, self.place)
 
-    def _why_no_trace(self) -> str:
+    def _no_trace(self) -> TraceError:
         info = self.filesystem.get_file_info(self.root)
         if info.type == fs.FileType.NotFound:
-            return f"{self.place} does not exist"
+            return NoTraceError(f"{self.place} does not exist")
         if info.type == fs.FileType.File:
-            return f"{self.place} is not a trace: a trace is a folder"
+            return TraceError(f"{self.place} is not a trace: a trace is a folder")
         folders = self.filesystem.get_file_info(fs.FileSelector(self.root))
         records = self.filesystem.get_file_info([f"{folder.path}/{RUN_FILE}" for folder in folders])
         runs = sorted(record.path.split("/")[-2] for record in records if record.type == fs.FileType.File)
         if runs:
-            return f"{self.place} is not a trace but holds {len(runs)}: {', '.join(runs)}; name one of them"
-        return f"{self.place} is not a trace: it has no {RUN_FILE}"
+            return TraceError(f"{self.place} is not a trace but holds {len(runs)}: {', '.join(runs)}; name one of them")
+        return NoTraceError(f"{self.place} is not a trace: it has no {RUN_FILE}")
 
 
 def read_record(filesystem: fs.FileSystem, path: str) -> bytes:

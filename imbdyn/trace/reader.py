@@ -126,47 +126,47 @@ class Trace:
     @property
     def steps(self) -> pd.DataFrame:
         """A row per step that closed a window, or evaluation."""
-        return self._frame("steps")
+        return self.frame("steps")
 
     @property
     def classes(self) -> pd.DataFrame:
         """A row per step, split and class, from the logits."""
-        return self._frame("classes")
+        return self.frame("classes")
 
     @property
     def parameters(self) -> pd.DataFrame:
         """A row per sampled step and parameter."""
-        return self._frame("parameters")
+        return self.frame("parameters")
 
     @property
     def class_gradients(self) -> pd.DataFrame:
         """A row per sampled step, parameter and class; parameter "*" is the whole network."""
-        return self._frame("class_gradients")
+        return self.frame("class_gradients")
 
     @property
     def class_gradient_pairs(self) -> pd.DataFrame:
         """A row per sampled step, parameter and two classes."""
-        return self._frame("class_gradient_pairs")
+        return self.frame("class_gradient_pairs")
 
     @property
     def features(self) -> pd.DataFrame:
         """A row per evaluation and layer."""
-        return self._frame("features")
+        return self.frame("features")
 
     @property
     def class_features(self) -> pd.DataFrame:
         """A row per evaluation, layer and class."""
-        return self._frame("class_features")
+        return self.frame("class_features")
 
     @property
     def class_feature_pairs(self) -> pd.DataFrame:
         """A row per evaluation, layer and two classes, up to 100 classes."""
-        return self._frame("class_feature_pairs")
+        return self.frame("class_feature_pairs")
 
     @property
     def classifier(self) -> pd.DataFrame:
         """A row per step and class: its row of the classifier."""
-        return self._frame("classifier")
+        return self.frame("classifier")
 
     def frozen(self) -> Trace:
         """Return this trace with each DataFrame kept from when it is first asked for: for many numbers of one run."""
@@ -257,15 +257,26 @@ class Trace:
         found: T = self._kept[name]
         return found
 
-    def _frame(self, name: str) -> pd.DataFrame:
-        # A bool column with nulls would become objects, which select no rows.
-        types = {pa.bool_(): pd.BooleanDtype()}.get
-        frame: pd.DataFrame = self.kept(name, lambda: self.table(name).to_pandas(types_mapper=types))
-        return frame
+    def frame(self, name: str, filter: ds.Expression | None = None) -> pd.DataFrame:
+        """Return a table's rows as a DataFrame, sorted by its key; of a frozen trace, it is made once.
+
+        The arguments are those of `table`.
+        """
+        return self.kept(f"{name} where {filter}", lambda: self._made(name, filter))
+
+    def _made(self, name: str, filter: ds.Expression | None) -> pd.DataFrame:
+        return as_frame(self.table(name, filter=filter))
 
     def _wanted(self, name: str, columns: Sequence[str] | None) -> list[str]:
         known = {column: column for column in self.schema(name).names}
         return [look_up(f"column of {name}", column, known) for column in columns or known]
+
+
+def as_frame(rows: pa.Table) -> pd.DataFrame:
+    """Return rows as a DataFrame."""
+    # A bool column with nulls would become objects, which select no rows.
+    frame: pd.DataFrame = rows.to_pandas(types_mapper={pa.bool_(): pd.BooleanDtype()}.get)
+    return frame
 
 
 def select(rows: pa.Table, columns: Sequence[str] | None, filter: ds.Expression | None) -> pa.Table:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -39,6 +38,7 @@ from imbdyn.trace._sealer import Sealer
 from imbdyn.trace._segments import parse_segment, salvaged_payloads
 from imbdyn.trace._staging import is_staging, staged
 from imbdyn.trace._store import is_uri
+from imbdyn.trace._writing import is_open
 from imbdyn.trace.check import Checker, Report, lost_rows
 from imbdyn.trace.run_file import TraceError, encode_run
 from imbdyn.trace.schema import SCHEMA_VERSION, TABLES
@@ -228,19 +228,8 @@ def _refuse_if_alive(root: Path, status: str | None) -> None:
     paths = [root / RUN_FILE, *(root / JOURNAL_FOLDER).glob("*"), *(root / table for table in TABLES)]
     newest = max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
     quiet = time() - newest
-    if (status == "running" and quiet < QUIET_SECONDS) or _is_open(root / JOURNAL_FOLDER):
+    if (status == "running" and quiet < QUIET_SECONDS) or is_open(root):
         raise TraceError(
             f"{root} was written to {max(quiet, 0):.0f} s ago and its run has not ended: end it, or wait "
             f"{QUIET_SECONDS:.0f} s if it was killed"
         )
-
-
-def _is_open(journal: Path) -> bool:
-    """Tell whether a process of this machine has a segment open, as far as the system lets us see."""
-    segments = {str(path.resolve()) for path in journal.glob("*.journal")}
-    with suppress(OSError):  # no /proc: the clock has to do
-        for descriptors in Path("/proc").glob("[0-9]*/fd"):
-            with suppress(OSError):  # a process of somebody else, or one that has just ended
-                if any(str(link.readlink()) in segments for link in descriptors.iterdir()):
-                    return True
-    return False

@@ -15,6 +15,10 @@ class TraceError(ValueError):
     """A path that cannot be read as a trace; the message says why in one sentence."""
 
 
+class NoTraceError(TraceError):
+    """There is no trace at a place; a run may begin one there later."""
+
+
 class NewerTraceError(TraceError):
     """A trace that was written by a newer imbdyn."""
 

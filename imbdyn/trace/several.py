@@ -20,7 +20,7 @@ from imbdyn.trace._format import RUN_FILE
 from imbdyn.trace._plain import Labels
 from imbdyn.trace._store import filesystem_of, is_uri
 from imbdyn.trace.reader import Label, Trace
-from imbdyn.trace.run_file import TraceError
+from imbdyn.trace.run_file import NoTraceError, TraceError
 
 if TYPE_CHECKING:
     from imbdyn.report.plot import Plot
@@ -46,6 +46,14 @@ def open_trace(place: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
     if isinstance(place, str) and _is_pattern(place):
         return TraceSet(_matches(place))
     return Trace(place)
+
+
+def matches(place: str) -> list[str]:
+    """Return the places of the traces that a pattern stands for, sorted; any other place alone.
+
+    Raises: NoTraceError if it is a pattern and there is none.
+    """
+    return _matches(place) if _is_pattern(place) else [place]
 
 
 class TraceSet(Trace):
@@ -143,7 +151,7 @@ def _matches(pattern: str) -> list[str]:
         below for below in found if filesystem.get_file_info(f"{root}{below}/{RUN_FILE}").type == fs.FileType.File
     ]
     if not with_run:
-        raise TraceError(f"no trace matches {pattern}")
+        raise NoTraceError(f"no trace matches {pattern}")
     start = plain if plain or pattern.startswith("/") else "."
     return [f"{start}{below}{query}" for below in with_run]
 

@@ -14,7 +14,7 @@ def test_show_prints_a_table_and_the_claims(tmp_path: Path) -> None:
     write_trace(tmp_path / "run", [120] * 5 + [6] * 5, [curve_reaching(2, 9)] * 10, [0.9] * 10)
     result = CliRunner().invoke(main, ["show", str(tmp_path / "run")])
     assert result.exit_code == 0
-    assert "mean of rest" in result.output
+    assert "others (5)" in result.output
     assert "2. REFUTED: Under imbalance" in result.output
     assert "What else run shows\narea between curves 0.00: Train recall" in result.output
 
@@ -43,7 +43,7 @@ def test_a_pattern_and_a_uri_are_shown_too(tmp_path: Path) -> None:
     found = json.loads(CliRunner().invoke(main, ["show", "--json", str(tmp_path / "seed*")]).stdout)
     assert [run["path"] for run in found["runs"]] == [str(tmp_path / "seed0"), str(tmp_path / "seed1")]
     shown = CliRunner().invoke(main, ["show", (tmp_path / "other").as_uri()])
-    assert (shown.exit_code, "mean of rest" in shown.output) == (0, True)
+    assert (shown.exit_code, "others (1)" in shown.output) == (0, True)
 
 
 def test_what_is_no_trace_is_one_sentence(tmp_path: Path) -> None:

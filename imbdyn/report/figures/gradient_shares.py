@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from imbdyn.findings.per_class import group_shares
 from imbdyn.report.figures import _gradients
 from imbdyn.report.figures.chart import Axis, Lines, Series
 from imbdyn.report.figures.curves import class_lines, over_time
@@ -21,19 +22,17 @@ def choices(source: Source) -> Choices:
 
 def draw(source: Source, of: str = "groups", parameter: str = "*", over: str = "steps") -> Lines:
     """Return <G_c, g> / ||g||^2 by class, or summed over the classes of a group."""
-    rows = _gradients.gradient_rows(source, ["grad_share"], parameter).rename(columns={"grad_share": "y"})
+    rows = _gradients.gradient_rows(source, ["grad_share"], parameter)
     notes = _gradients.read_steps_note(source)
     if of == "groups":
         return _group_lines(source, rows, over, notes)
-    rows, x = over_time(source, rows, over, ["class_id"])
+    rows, x = over_time(source, rows.rename(columns={"grad_share": "y"}), over, ["class_id"])
     return class_lines(source, rows, x, _AXIS, levels=_LEVELS, notes=notes)
 
 
 def _group_lines(source: Source, rows: pd.DataFrame, over: str, notes: tuple[str, ...]) -> Lines:
     groups = source.shown_groups if source.has_many_classes else source.pair
-    group_of = {c: group.key for group in groups for c in group.classes}
-    # A class without samples in a step has no row, and no part in it: its share is exactly 0.
-    sums = rows.groupby(["step", rows["class_id"].map(group_of).rename("group")])["y"].sum().unstack(fill_value=0)
+    sums = group_shares(rows, {group.key: group.classes for group in groups})
     long = sums.reset_index().melt(id_vars="step", var_name="group", value_name="y")
     means, x = over_time(source, long, over, ["group"])
     series = []
