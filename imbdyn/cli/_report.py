@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imbdyn.cli._errors import printable
+from imbdyn.cli._errors import UserError, printable
 
 if TYPE_CHECKING:
     from imbdyn.cli._runs import LiveRuns
@@ -39,6 +39,7 @@ def follow_runs(runs: LiveRuns, places: str, *, as_json: bool) -> bool:
     """
     from imbdyn.report import records, report_console
     from imbdyn.report.follow import drawn, follow, show_blocks, told
+    from imbdyn.trace import TraceError
 
     def print_line(found: Sequence[LiveTrace], _: Sequence[LiveTrace] = ()) -> None:
         click.echo(json.dumps(records(found), allow_nan=False))
@@ -57,6 +58,8 @@ def follow_runs(runs: LiveRuns, places: str, *, as_json: bool) -> bool:
             ended = follow(runs.look, told(print_line if as_json else print_blocks))
     except KeyboardInterrupt:
         raise click.exceptions.Exit(130) from None
+    except (TraceError, OSError) as error:
+        raise UserError(str(error)) from error
     if as_json:
         print_line(ended)
     else:

@@ -24,9 +24,11 @@ def command(runs: tuple[str, ...], follow: bool, as_json: bool) -> None:
     --json, they are printed after each epoch. When all have ended, all is printed as without it. Ctrl-C ends it with
     exit code 130. A run whose process was killed is given up: its exit code is 1.
     """
+    from imbdyn.trace._store import shown
+
     with damage_told() as damage:
         if follow:
-            abandoned = follow_runs(LiveRuns(runs), " ".join(runs), as_json=as_json)
+            abandoned = follow_runs(LiveRuns(runs), " ".join(map(shown, runs)), as_json=as_json)
         else:
             abandoned = False
             print_report(open_runs(runs), as_json=as_json)

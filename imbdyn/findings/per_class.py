@@ -42,7 +42,7 @@ def per_class(trace: Trace) -> pd.DataFrame:
     frame["test_recall"] = _last(test, frame.index)
     both = train.index.intersection(test.index)
     frame["gap"] = _last(train.loc[both], frame.index) - _last(test.loc[both], frame.index)
-    frame["grad_norm_early"], frame["grad_norm_late"] = _tenths(_by_step(trace, "grad_norm"), frame.index)
+    frame["grad_norm_early"], frame["grad_norm_late"] = _tenths(_by_step(trace)["grad_norm"], frame.index)
     rows = trace.classifier
     frame["row_norm"] = rows.sort_values("step").groupby("class_id")["row_norm"].last().reindex(frame.index)
     frame["grad_share_early"], frame["grad_share_late"] = _tenths(gradient_shares(trace), frame.index)
@@ -61,7 +61,7 @@ def per_group(trace: Trace, members: Mapping[str, Sequence[int]]) -> pd.DataFram
     frame = pd.DataFrame(means, index=pd.Index(members, name="group"), columns=numbers.columns)
     frame.insert(0, "name", list(members))
     frame.insert(1, "rare", [bool(of_classes["rare"][list(classes)].all()) for classes in members.values()])
-    shares = group_shares(network_gradients(trace), members)
+    shares = group_shares(gradient_shares(trace), members)
     frame["grad_share_early"], frame["grad_share_late"] = _tenths(shares, frame.index)
     return frame
 
@@ -71,25 +71,31 @@ def gradient_shares(trace: Trace) -> pd.DataFrame:
 
     It is NaN where a step has no sample of a class.
     """
-    return _by_step(trace, "grad_share")
+    return _by_step(trace)["grad_share"]
 
 
-def group_shares(gradients: pd.DataFrame, members: Mapping[str, Sequence[int]]) -> pd.DataFrame:
-    """Return the sum of the shares over the classes of each group (columns) by sampled step (rows).
+def group_shares(shares: pd.DataFrame, members: Mapping[str, Sequence[int]]) -> pd.DataFrame:
+    """Return the sum over the classes of each group (columns) of shares by step (rows) and class (columns).
 
-    `gradients` are rows of `class_gradients` of one parameter. A class without samples in a step has no row, and no
-    part in it: its share is exactly 0.
+    A class without samples in a step has no part in it: its share is exactly 0. A group whose classes were never seen
+    is left out.
     """
-    group_of = {c: name for name, classes in members.items() for c in classes}
-    of = gradients["class_id"].map(group_of).rename("group")
-    return gradients.groupby(["step", of])["grad_share"].sum().unstack(fill_value=0)
+    seen = {name: shares.columns.intersection(list(classes)) for name, classes in members.items()}
+    return pd.DataFrame(
+        {name: shares[classes].sum(axis=1) for name, classes in seen.items() if len(classes)}, index=shares.index
+    )
 
 
-def _by_step(trace: Trace, column: str) -> pd.DataFrame:
-    def make() -> pd.DataFrame:
-        return network_gradients(trace).groupby(["step", "class_id"])[column].mean().unstack()
+def by_step_and_class(gradients: pd.DataFrame, *columns: str) -> dict[str, pd.DataFrame]:
+    """Return columns of one parameter's rows of `class_gradients`, each by step (rows) and class (columns)."""
+    values = gradients.groupby(["step", "class_id"])[list(columns)].mean()
+    return {column: values[column].unstack() for column in columns}
 
-    return trace.kept(f"{column} by step and class", make)
+
+def _by_step(trace: Trace) -> dict[str, pd.DataFrame]:
+    return trace.kept(
+        "class gradients by step", lambda: by_step_and_class(network_gradients(trace), "grad_norm", "grad_share")
+    )
 
 
 def _last(curves: pd.DataFrame, classes: pd.Index[int]) -> pd.Series[float]:

@@ -13,7 +13,6 @@ from rich.table import Table
 from imbdyn.findings.groups import class_counts, groups, shown_groups
 from imbdyn.findings.per_class import gradient_shares, group_shares, per_class, per_group
 from imbdyn.findings.recall import group_recall, recall_curves, train_split
-from imbdyn.findings.rows import network_gradients
 from imbdyn.report.figures.source import MOST_CURVES
 from imbdyn.report.plain import plain
 from imbdyn.report.sparkline import pooled, sparkline
@@ -123,7 +122,7 @@ def _classes(trace: Trace) -> list[_Row]:
 def _groups(trace: Trace, members: dict[str, list[int]]) -> list[_Row]:
     if not members:
         return []
-    curves, shares = recall_curves(trace, train_split(trace))[0], group_shares(network_gradients(trace), members)
+    curves, shares = recall_curves(trace, train_split(trace))[0], group_shares(gradient_shares(trace), members)
     numbers, none = per_group(trace, members), pd.Series(dtype=float)
     return [
         _Row(

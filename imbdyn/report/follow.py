@@ -98,7 +98,8 @@ def told(tell: Callable[[Sequence[LiveTrace], Sequence[LiveTrace]], None]) -> Vi
 def show_blocks(out: Console, runs: Sequence[LiveTrace]) -> None:
     """Print the heading, table and verdicts of each run."""
     for run in runs:
-        out.print(_heading(run), _block(out, run), "", sep="\n")
+        for part in (_heading(run), _block(out, run), ""):
+            out.print(part)
 
 
 def _epochs(run: LiveTrace) -> int:

@@ -15,7 +15,7 @@ from imbdyn.trace._lookup import look_up_table
 from imbdyn.trace._parts import NO_LABELS
 from imbdyn.trace._plain import plain_schema
 from imbdyn.trace._snapshot import Snapshot
-from imbdyn.trace._writing import is_open
+from imbdyn.trace._writing import is_written_here
 from imbdyn.trace.reader import Trace, as_frame, select
 
 #: A run of which nothing was written for so many seconds, or for so large a part of its time, is given up: the journal
@@ -36,7 +36,7 @@ class LiveTrace(Trace):
         self._kept = {}
         self._files = self._folder.written()
         self._grown: dict[str, _Grown] = {}
-        self._was_open_here = False
+        self._was_written_here = False
 
     def refresh(self) -> bool:
         """Take note of what was written since the last time, and tell whether it was anything.
@@ -54,18 +54,18 @@ class LiveTrace(Trace):
     def is_abandoned(self) -> bool:
         """Tell whether the run says that it goes on, and nobody seems to write it any more.
 
-        A process of this machine that was seen to have it open has it open no more; or nothing was written for ten
-        minutes, or 3% of its time if that is longer.
+        A process of this machine that was seen to write it does so no more; or nothing was written for ten minutes, or
+        3% of its time if that is longer.
         """
         if self.run["status"] != "running":
             return False
-        was_open_here, self._was_open_here = self._was_open_here, is_open(self._written_to())
-        if self._was_open_here:
+        if is_written_here(self._written_to()):
+            self._was_written_here = True
             return False
-        times = [written / 1e9 for _, written in self._files.values()]
+        times = [written / 1e9 for _, written in self._files.values()] or [0.0]
         silent = time() - max(times) > max(SILENT_SECONDS, SILENT_SHARE * (max(times) - min(times)))
         # Again: it may have ended since.
-        return (was_open_here or silent) and self._folder.read_run()["status"] == "running"
+        return (self._was_written_here or silent) and self._folder.read_run()["status"] == "running"
 
     def _written_to(self) -> Path:
         """Return the folder that the run is written to, if that is on this machine."""

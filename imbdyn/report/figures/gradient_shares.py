@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from imbdyn.findings.per_class import group_shares
+from imbdyn.findings.per_class import by_step_and_class, group_shares
 from imbdyn.report.figures import _gradients
 from imbdyn.report.figures.chart import Axis, Lines, Series
 from imbdyn.report.figures.curves import class_lines, over_time
@@ -32,7 +32,8 @@ def draw(source: Source, of: str = "groups", parameter: str = "*", over: str = "
 
 def _group_lines(source: Source, rows: pd.DataFrame, over: str, notes: tuple[str, ...]) -> Lines:
     groups = source.shown_groups if source.has_many_classes else source.pair
-    sums = group_shares(rows, {group.key: group.classes for group in groups})
+    shares = by_step_and_class(rows, "grad_share")["grad_share"]
+    sums = group_shares(shares, {group.key: group.classes for group in groups})
     long = sums.reset_index().melt(id_vars="step", var_name="group", value_name="y")
     means, x = over_time(source, long, over, ["group"])
     series = []
