@@ -77,13 +77,12 @@ def gradient_shares(trace: Trace) -> pd.DataFrame:
 def group_shares(shares: pd.DataFrame, members: Mapping[str, Sequence[int]]) -> pd.DataFrame:
     """Return the sum over the classes of each group (columns) of shares by step (rows) and class (columns).
 
-    A class without samples in a step has no part in it: its share is exactly 0. A group whose classes were never seen
-    is left out.
+    A class without samples in a step has no part in it: its share is exactly 0. A step without any share, whose
+    gradient was 0, is NaN. A group whose classes were never seen is left out.
     """
     seen = {name: shares.columns.intersection(list(classes)) for name, classes in members.items()}
-    return pd.DataFrame(
-        {name: shares[classes].sum(axis=1) for name, classes in seen.items() if len(classes)}, index=shares.index
-    )
+    sums = {name: shares[classes].sum(axis=1) for name, classes in seen.items() if len(classes)}
+    return pd.DataFrame(sums, index=shares.index).where(shares.notna().any(axis=1))
 
 
 def by_step_and_class(gradients: pd.DataFrame, *columns: str) -> dict[str, pd.DataFrame]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: A table this wide has the norms too.
 _WIDTH_WITH_NORMS = 100
 
-_LEAST_NAME, _LEAST_CURVE, _MOST_CURVE = 12, 10, 24
+_LEAST_NAME, _LEAST_CURVE, _MOST_CURVE = 12, 9, 24
 
 
 class _Column(NamedTuple):
@@ -99,7 +99,7 @@ def class_table(trace: Trace, width: int, *, most_rows: int | None = None, ascii
     classes = _classes(trace) if has_room else []
     members = {"rare": found.rare, "others": found.others} if found.rare and found.others else {}
     if number > MOST_CURVES or not (classes or members):
-        members = {label.partition(",")[0]: group for label, group in shown_groups(trace)}
+        members = {label.partition(",")[0].removesuffix("-shot"): group for label, group in shown_groups(trace)}
     return _drawn([*classes, *_groups(trace, members)], width, ascii_only)
 
 

@@ -35,6 +35,7 @@ class LiveTrace(Trace):
         self.changed_at = monotonic()
         self._kept = {}
         self._files = self._folder.written()
+        self.run = self._folder.read_run()  # again, after the list: else a change between the two were never seen
         self._grown: dict[str, _Grown] = {}
         self._was_written_here = False
 

@@ -116,7 +116,7 @@ from report.growing_runs import GrowingRun
 run = GrowingRun(Path(sys.argv[1]))
 for recall in (0.25, 0.5, 0.75):
     run.epoch([recall] * 4, [0.25] * 4)
-    time.sleep(0.4)
+    time.sleep(0.3)
 if sys.argv[2] == "killed":
     os.kill(os.getpid(), 9)
 run.writer.close(sys.argv[2])
@@ -127,6 +127,7 @@ def follow_another_process(
     python: ForkedPython, path: Path, end: str, monkeypatch: pytest.MonkeyPatch, *options: str
 ) -> Result:
     monkeypatch.setattr(follow, "_SECONDS", 0.05)
+    monkeypatch.setattr(follow, "_PART", 1.0)
     with ThreadPoolExecutor() as threads:
         written = threads.submit(python, WRITER, path, end)
         result = show(*options, path)
@@ -168,7 +169,7 @@ if child == 0:
     fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     os.environ["TERM"] = sys.argv[2]
     from imbdyn.report import follow
-    follow._SECONDS = 0.05
+    follow._SECONDS, follow._PART = 0.05, 1.0
     from imbdyn.cli import main
     main(["show", "--follow", sys.argv[1]])
 shown, acted = b"", False

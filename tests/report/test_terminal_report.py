@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import io
+import re
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from findings.synthetic_traces import curve_reaching, write_trace
+from report.growing_runs import GrowingRun
 
 from imbdyn.findings import Finding, single
 from imbdyn.report import judge, records, report_console, show_findings, show_runs
 from imbdyn.report.terminal import WIDTH
-from imbdyn.trace import Trace
+from imbdyn.trace import Trace, open_trace
 
 
 def printed(*traces: Trace) -> str:
@@ -32,19 +35,92 @@ def imbalanced(tmp_path: Path) -> Trace:
     )
 
 
-def test_a_row_holds_what_the_trace_says(imbalanced: Trace) -> None:
+def test_a_row_holds_what_the_trace_says(imbalanced: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     rows = [line.split() for line in printed(imbalanced).splitlines()]
-    assert ["0", "120", "1", "1.00", "0.98", "0.02", "1.5", "19.5", "0.20"] in rows
-    assert ["*", "2", "6", "12", "1.00", "0.50", "0.50", "1.5", "19.5", "2.20"] in rows
-    assert ["mean", "of", "rest", "120", "1.5", "1.00", "0.99", "0.01", "1.5", "19.5", "0.70"] in rows
+    none = ["-", "-"]  # no shares are in this trace
+    assert ["0", "120", "1", "1.00", "██████████", "0.98", "0.02", *none, "1.5", "19.5", "0.20"] in rows
+    assert ["*", "2", "6", "12", "1.00", "▁▁▁▁▁▅████", "0.50", "0.50", *none, "1.5", "19.5", "2.20"] in rows
+    assert ["others", "(2)", "120", "1.5", "1.00", "▇█████████", "0.99", "0.01", *none, "1.5", "19.5", "0.70"] in rows
 
 
-def test_every_line_fits_and_the_table_fills_80_columns(imbalanced: Trace) -> None:
+def columns(line: str) -> int:
+    """Columns of a terminal that a line takes: two a letter of East Asian scripts, and no emoji is used here."""
+    return sum(1 + (unicodedata.east_asian_width(letter) in "WF") for letter in line)
+
+
+@pytest.mark.parametrize("width", [None, 80, 100, 120, 160])
+@pytest.mark.parametrize("colour", [False, True])
+def test_every_line_fits_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int | None, colour: bool
+) -> None:
+    if width is not None:
+        monkeypatch.setenv("COLUMNS", str(width))
+    if colour:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("TERM", "xterm-256color")
+    names = ["鯨" * 9, "b" * 40, "小さい猫"]
+    counts = [1_234_567, 120, 6]
+    trace = write_trace(
+        tmp_path / "run", counts, [curve_reaching(e, 30) for e in (1, 2, 12)], [0.9] * 3, class_names=names
+    )
+    text = printed(trace)
+    assert ("\x1b[1;36m" in text) == colour
+    lines = re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()
     # all but the path, which is left whole
-    lengths = [len(line.rstrip()) for line in printed(imbalanced).splitlines() if str(imbalanced.path) not in line]
-    assert max(lengths) <= WIDTH
-    table = [line for line in printed(imbalanced).splitlines() if line.startswith("* 2 ")]
-    assert len(table[0]) == WIDTH
+    widths = {columns(line.rstrip()) for line in lines if str(trace.path) not in line}
+    assert max(widths) <= (width or WIDTH)
+    assert max(widths) >= min(width or WIDTH, 100) - 6
+    assert all(any(cell in line for line in lines) for cell in ("1234567", "鯨鯨鯨", "小さい猫"))
+
+
+@pytest.mark.parametrize(("width", "shown"), [("80", False), ("99", False), ("100", True), ("160", True)])
+def test_a_wider_terminal_shows_norms_too(
+    imbalanced: Trace, monkeypatch: pytest.MonkeyPatch, width: str, shown: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    assert ("19.5" in printed(imbalanced)) == shown
+    assert ("row norm:" in " ".join(printed(imbalanced).split())) == shown
+
+
+@pytest.mark.parametrize("width", ["", "20", "0", "wide"])
+def test_it_is_no_narrower_than_80_columns(imbalanced: Trace, monkeypatch: pytest.MonkeyPatch, width: str) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    usual = printed(imbalanced)
+    monkeypatch.setenv("COLUMNS", width)
+    assert printed(imbalanced) == usual
+
+
+def test_curves_and_shares_are_those_of_the_trace(tmp_path: Path) -> None:
+    run = GrowingRun(tmp_path / "run")
+    run.epoch([0.0, 0.5, 0.25, 1.0], [0.5, 0.25, 0.125, 0.125])
+    run.epoch([1.0, 0.5, 0.75, 1.0], [0.75, 0.5, -0.25, 9.0], absent=[3])
+    run.writer.close("finished")
+    lines = [line.rstrip() for line in printed(open_trace(tmp_path / "run")).splitlines()]
+    table = [line for line in lines if line[:3] in ("  c", "* c", "* r", "  o")]
+    assert table == [
+        "  c0           120     2   1.00 ▁█            0.50  0.50  0.50  0.75 ▄▄▅▅",
+        "  c1           120     1   0.50 ▅▅            0.25  0.25  0.25  0.50 ▂▂▄▄",
+        "* c2             6     2   0.75 ▃▇            0.38  0.38  0.12 -0.25 ▁▁--",
+        "* c3             6     1   1.00 ██            0.50  0.50  0.12     - ▁▁",
+        "* rare (2)       6   1.5   0.88 ▆█            0.44  0.44  0.25 -0.25 ▂▂--",
+        "  others (2)   120   1.5   0.75 ▃▇            0.38  0.38  0.75  1.25 ▅▅██",
+    ]
+
+
+def test_without_blocks_in_the_encoding_curves_are_digits(imbalanced: Trace) -> None:
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    show_runs(report_console(file), [imbalanced])
+    file.seek(0)
+    assert "* 2              6    12   1.00 00000599999" in file.read()
+
+
+def test_a_name_that_the_encoding_has_not_is_no_error(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "run", [120, 120], [[1.0] * 5] * 2, class_names=["Kätzchen" * 9, "b"])
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    show_runs(report_console(file), [trace])
+    file.seek(0)
+    assert "  K?tzchenK" in file.read()
 
 
 def test_cost_is_read_from_the_run(imbalanced: Trace) -> None:
@@ -54,7 +130,7 @@ def test_cost_is_read_from_the_run(imbalanced: Trace) -> None:
 def test_a_class_that_never_got_there_has_a_dash(tmp_path: Path) -> None:
     trace = write_trace(tmp_path / "run", [120, 6], [curve_reaching(1, 5), curve_reaching(None, 5)])
     row = next(line for line in printed(trace).splitlines() if line.startswith("* 1"))
-    assert row.split()[:7] == ["*", "1", "6", "-", "0.00", "-", "-"]
+    assert row.split()[:8] == ["*", "1", "6", "-", "0.00", "▁▁▁▁▁", "-", "-"]
 
 
 def test_class_names_are_text_not_markup_nor_escape_sequences(tmp_path: Path) -> None:
@@ -73,12 +149,35 @@ def test_a_long_class_name_is_cut_and_numbers_are_not(tmp_path: Path) -> None:
     assert "120000" in row
 
 
-def test_many_classes_show_the_largest_and_the_smallest(tmp_path: Path) -> None:
-    counts = list(range(1000, 940, -1))
-    text = printed(write_trace(tmp_path / "run", counts, [[1.0] * 5] * 60))
-    assert "(20 more)" in text
-    shown = [int(line.split()[1]) for line in text.splitlines() if line.startswith("  ") and line.split()[0].isdigit()]
-    assert shown == counts[:20] + counts[-20:]
+def test_beyond_20_classes_groups_are_shown(tmp_path: Path) -> None:
+    counts = [500, 500, 300, *[60] * 10, *[5] * 8]
+    train = [[0.0, 1.0]] * 3 + [[0.5, 0.5]] * 10 + [[0.0, 0.25]] * 8
+    run = GrowingRun(tmp_path / "run", counts)
+    for epoch in (0, 1):
+        run.epoch([curve[epoch] for curve in train], [0.125] * 3 + [0.025] * 10 + [0.046875] * 8, absent=[20] * epoch)
+    run.writer.close("finished")
+    text = printed(open_trace(tmp_path / "run"))
+    assert [line.rstrip() for line in text.splitlines() if re.match(r"[ *] (few|medium|many) ", line)] == [
+        "* few (8)         5     -   0.25 ▁▃           0.12  0.12  0.38  0.33 ████",
+        "  medium (10)    60   1.0   0.50 ▅▅           0.25  0.25  0.25  0.25 ▆▆▆▆",
+        "  many (3)      433   2.0   1.00 ▁█           0.50  0.50  0.38  0.38 ████",
+    ]
+    assert "few-shot, fewer than 20; medium-shot, 20 to 100; many-shot, more than 100" in " ".join(text.split())
+    assert "c0" not in text
+
+
+@pytest.mark.parametrize(("classes", "rows"), [(20, 20), (21, 0)])
+def test_up_to_20_classes_have_a_row_each(tmp_path: Path, classes: int, rows: int) -> None:
+    text = printed(write_trace(tmp_path / "run", [120] * classes, [[1.0] * 5] * classes))
+    assert sum(bool(re.match(r"  \d+ ", line)) for line in text.splitlines()) == rows
+    assert (f"many ({classes})" in text) == (not rows)
+
+
+def test_what_is_rounded_to_zero_is_not_negative(tmp_path: Path) -> None:
+    run = GrowingRun(tmp_path / "run")
+    run.epoch([1.0] * 4, [-0.001, 0.5, 0.25, 0.25])
+    run.writer.close("finished")
+    assert "-0.00" not in printed(open_trace(tmp_path / "run"))
 
 
 def test_no_color_leaves_the_mark_and_no_escape(imbalanced: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,3 +258,12 @@ def test_records_have_none_where_the_trace_has_nothing(tmp_path: Path) -> None:
     assert (common["class_id"], common["epoch_learned"], common["rare"]) == (0, 1.0, False)
     assert (rare["epoch_learned"], rare["gap"], rare["rare"]) == (None, None, True)
     assert found["findings"][0]["name"] == "alike_when_balanced"
+
+
+def test_records_keep_their_fields_and_have_shares_besides(imbalanced: Trace) -> None:
+    (run,) = records([imbalanced])["runs"]
+    assert list(run) == ["path", "status", "train_split", "test_split", "rare_rule", "overhead", "classes"]
+    assert list(run["classes"][0]) == [
+        *("class_id", "name", "rare", "count", "epoch_learned", "train_recall", "test_recall", "gap"),
+        *("grad_norm_early", "grad_norm_late", "row_norm", "grad_share_early", "grad_share_late"),
+    ]

@@ -10,6 +10,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from imbdyn.trace import LiveTrace, NoTraceError, TraceWriter, open_trace
+from imbdyn.trace._run_folder import RunFolder
 from imbdyn.trace._writing import is_written_here
 from imbdyn.trace.compact import compact
 from imbdyn.trace.live import SILENT_SECONDS
@@ -90,6 +91,20 @@ def test_between_refreshes_it_stands_still(writer, add):
     assert live.refresh()
     assert len(live.classes) == 4
     assert live.frozen() is live
+
+
+def test_what_happens_while_it_is_opened_is_seen(writer, monkeypatch):
+    listed = RunFolder.written
+
+    def written(folder):
+        monkeypatch.undo()
+        writer.close("finished")
+        return listed(folder)
+
+    monkeypatch.setattr(RunFolder, "written", written)
+    live = LiveTrace(writer.path)
+    live.refresh()
+    assert live.run["status"] == "finished"
 
 
 def test_rows_that_a_resumed_run_supersedes_go(writer, add, columns):

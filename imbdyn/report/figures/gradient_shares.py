@@ -34,7 +34,7 @@ def _group_lines(source: Source, rows: pd.DataFrame, over: str, notes: tuple[str
     groups = source.shown_groups if source.has_many_classes else source.pair
     shares = by_step_and_class(rows, "grad_share")["grad_share"]
     sums = group_shares(shares, {group.key: group.classes for group in groups})
-    long = sums.reset_index().melt(id_vars="step", var_name="group", value_name="y")
+    long = sums.reset_index().melt(id_vars="step", var_name="group", value_name="y").dropna()
     means, x = over_time(source, long, over, ["group"])
     series = []
     for group in reversed(groups):
