@@ -80,8 +80,8 @@ def group_shares(shares: pd.DataFrame, members: Mapping[str, Sequence[int]]) -> 
     A class without samples in a step has no part in it: its share is exactly 0. A step without any share, whose
     gradient was 0, is NaN. A group whose classes were never seen is left out.
     """
-    seen = {name: shares.columns.intersection(pd.Index(classes)) for name, classes in members.items()}
-    sums = {name: shares[classes].sum(axis=1) for name, classes in seen.items() if len(classes)}
+    seen = {name: [c for c in classes if c in shares] for name, classes in members.items()}
+    sums = {name: shares[classes].sum(axis=1) for name, classes in seen.items() if classes}
     return pd.DataFrame(sums, index=shares.index).where(shares.notna().any(axis=1))
 
 
