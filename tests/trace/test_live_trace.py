@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from time import monotonic, sleep
 
 import pandas as pd
 import pyarrow.dataset as ds
@@ -181,3 +182,24 @@ def test_a_writer_is_seen_between_two_segments_too(writer, add):
     assert is_written_here(writer.path)
     writer.close("finished")
     assert not is_written_here(writer.path)
+
+
+def test_a_run_in_a_store_is_looked_at_as_its_parts_come(uri, columns, read):
+    writer = TraceWriter(uri)
+    live = LiveTrace(uri)
+    assert live.classes.empty
+    for step in (1, 2):
+        writer.append("classes", **columns("classes", step))
+        writer.commit()
+        writer.flush()
+        end = monotonic() + 60
+        while len(live.classes) < 4 * step:
+            assert monotonic() < end, "its part has not come"
+            sleep(0.05)
+            live.refresh()
+    pd.testing.assert_frame_equal(live.classes, open_trace(uri).classes)
+    assert not live.is_abandoned()
+    writer.close("finished")
+    assert live.refresh()
+    assert live.run["status"] == "finished"
+    assert len(set(read)) == len(read) == 2
