@@ -13,6 +13,7 @@
 #include "cpu/dispatch.h"
 #include "cpu/norm_gradients.h"
 #include "cpu/parameter_norms.h"
+#include "numbers_function.h"
 #if defined(IMBDYN_HAS_CUDA)
 #include "cuda/class_moments.h"
 #include "cuda/parameter_norms.h"
@@ -192,9 +193,13 @@ std::string compiler() {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels. Private: imbdyn.ops checks the arguments that these functions trust.";
-  m.def("class_moments", &bind_class_moments, py::call_guard<py::gil_scoped_release>());
-  m.def("class_logits", &bind_class_logits, py::call_guard<py::gil_scoped_release>());
-  m.def("class_gram", &bind_class_gram, py::call_guard<py::gil_scoped_release>());
+  static PyMethodDef methods[] = {
+      numbers_function<&bind_class_moments>("class_moments"),
+      numbers_function<&bind_class_logits>("class_logits"),
+      numbers_function<&bind_class_gram>("class_gram"),
+      {},
+  };
+  if (PyModule_AddFunctions(m.ptr(), methods) != 0) throw py::error_already_set();
   m.def("class_gram_convolution", &bind_class_gram_convolution, py::call_guard<py::gil_scoped_release>());
   m.def("parameter_norms", &bind_parameter_norms, py::call_guard<py::gil_scoped_release>());
   m.def("norm_gradients", &bind_norm_gradients, py::call_guard<py::gil_scoped_release>());

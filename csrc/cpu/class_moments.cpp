@@ -20,12 +20,21 @@ constexpr int64_t kSegmentRows = 8192;
 // Bytes of features below which waking a thread costs more than it saves.
 constexpr int64_t kBytesPerThread = 256 * 1024;
 
+// Bytes of the sums of all classes up to which rows are read in the order in which they lie. Where they are more, what
+// is paid once a class and span is more than reading class by class costs.
+constexpr int64_t kBytesOfSums = 64 * 1024;
+// Rows of a span for each class, so that merging spans is a small share of the work. At least so many spans, for there
+// may be several threads, and at most so many, for each has moments of its own.
+constexpr int64_t kSpanRowsOfClass = 512;
+constexpr int64_t kLeastSpans = 4;
+constexpr int64_t kMostSpans = 8;
+
 /// Rows of one class, at most kSegmentRows of them.
 struct Segment {
   int64_t class_id;
   int64_t begin;
   int64_t count;
-  int64_t partial;  ///< its row in the partial results, -1 if the class has only this segment
+  int64_t partial;  ///< its row in the partial results, -1 if it needs none, as the class's only segment
 };
 
 std::vector<Segment> cut(const std::vector<SortedRows::Class>& classes, int64_t* partials) {
@@ -72,8 +81,20 @@ void merge_segments(const Segment* segments, int64_t count, double* mean, double
   }
 }
 
+/// Merges a class's segments, whose moments are in rows `partial` of `mean` and `m2`, and adds them to the result.
 template <class Out>
-void run(const Matrix& features, const SortedRows& sorted, const Moments& out, int threads) {
+void add_segments(const Segment* segments, int64_t number, double* mean, double* m2, const Moments& out,
+                  int64_t columns) {
+  merge_segments(segments, number, mean, m2, columns);
+  double rows = 0;
+  for (int64_t k = 0; k < number; ++k) rows += static_cast<double>(segments[k].count);
+  const int64_t from = segments[0].partial * columns, id = segments[0].class_id;
+  add(mean + from, m2 + from, rows, static_cast<double>(out.count[id]), static_cast<Out*>(out.mean) + id * columns,
+      static_cast<Out*>(out.m2) + id * columns, columns);
+}
+
+template <class Out>
+void run_by_class(const Matrix& features, const SortedRows& sorted, const Moments& out, int threads) {
   const int64_t columns = features.columns;
   int64_t partials = 0;
   const std::vector<Segment> segments = cut(sorted.present, &partials);
@@ -104,17 +125,60 @@ void run(const Matrix& features, const SortedRows& sorted, const Moments& out, i
     size_t end = first + 1;
     while (end < segments.size() && segments[end].class_id == segments[first].class_id) ++end;
     if (segments[first].partial >= 0) {
-      merge_segments(&segments[first], static_cast<int64_t>(end - first), partial_mean.data(), partial_m2.data(),
-                     columns);
-      double rows = 0;
-      for (size_t k = first; k < end; ++k) rows += static_cast<double>(segments[k].count);
-      const int64_t from = segments[first].partial * columns, id = segments[first].class_id;
-      add(partial_mean.data() + from, partial_m2.data() + from, rows, static_cast<double>(out.count[id]),
-          out_mean + id * columns, out_m2 + id * columns, columns);
+      add_segments<Out>(&segments[first], static_cast<int64_t>(end - first), partial_mean.data(), partial_m2.data(),
+                        out, columns);
     }
     first = end;
   }
   for (const SortedRows::Class& c : sorted.present) out.count[c.id] += c.count;
+}
+
+/// Into how many spans the rows are cut, that one task each reads in the order in which they lie; 0 if they are to be
+/// read class by class. By shape alone, so that the order of the sums does not follow the thread number.
+int64_t count_spans(const Matrix& features, int64_t num_classes) {
+  const int64_t real_bytes = features.type == ElementType::float64 ? 8 : 4;
+  const int64_t columns = features.columns;
+  if (features.column_stride != 1 || columns > kMomentsPanel) return 0;
+  if (num_classes > kBytesOfSums / (3 * real_bytes * std::max<int64_t>(columns, 1))) return 0;
+  const int64_t spans = features.rows / (kSpanRowsOfClass * num_classes);
+  return spans < kLeastSpans ? 0 : std::min(kMostSpans, spans);
+}
+
+template <class Out>
+int64_t run_in_order(const Matrix& features, const Labels& labels, int64_t spans, const Moments& out, int threads) {
+  const int64_t columns = features.columns, num_classes = labels.num_classes, size = num_classes * columns;
+  const int64_t slots = std::clamp<int64_t>(threads, 1, spans);
+  const int64_t most_rows = features.rows / spans + 1;
+  const auto array = [](auto type, int64_t count) {  // not initialised: its pages come to the task that fills them
+    return std::unique_ptr<decltype(type)[]>(new decltype(type)[static_cast<size_t>(count)]);
+  };
+  const auto mean = array(double(), spans * size), m2 = array(double(), spans * size);
+  const auto sums = array(Out(), slots * 3 * size);
+  const auto order = array(int64_t(), slots * most_rows), count = array(int64_t(), spans * num_classes);
+  std::vector<int64_t> bad_row(static_cast<size_t>(spans));
+  const auto kernel = kernels().class_moments_in_order[static_cast<int>(features.type)];
+  parallel_for(threads, spans, [&](int64_t span, int slot) {
+    bad_row[static_cast<size_t>(span)] =
+        kernel({features, labels, features.rows * span / spans, features.rows * (span + 1) / spans,
+                count.get() + span * num_classes, mean.get() + span * size, m2.get() + span * size,
+                sums.get() + slot * 3 * size, order.get() + slot * most_rows});
+  });
+  for (const int64_t row : bad_row) {
+    if (row != kAllLabelsGood) return row;
+  }
+  parallel_for(threads, num_classes, [&](int64_t c, int) {
+    Segment segments[kMostSpans];
+    int64_t number = 0, rows = 0;
+    for (int64_t span = 0; span < spans; ++span) {
+      const int64_t row = span * num_classes + c;
+      if (count[static_cast<size_t>(row)] == 0) continue;
+      segments[number++] = {c, 0, count[static_cast<size_t>(row)], row};
+      rows += count[static_cast<size_t>(row)];
+    }
+    if (number > 0) add_segments<Out>(segments, number, mean.get(), m2.get(), out, columns);
+    out.count[c] += rows;
+  });
+  return kAllLabelsGood;
 }
 
 int64_t bytes_of(ElementType type) { return type == ElementType::float64 ? 8 : type == ElementType::float32 ? 4 : 2; }
@@ -122,6 +186,12 @@ int64_t bytes_of(ElementType type) { return type == ElementType::float64 ? 8 : t
 }  // namespace
 
 int64_t class_moments(const Matrix& features, const Labels& labels, const Moments& out, int threads) {
+  const int64_t bytes = features.rows * features.columns * bytes_of(features.type);
+  threads = static_cast<int>(std::min<int64_t>(threads, 1 + bytes / kBytesPerThread));
+  const bool doubles = features.type == ElementType::float64;
+  if (const int64_t spans = count_spans(features, labels.num_classes); spans > 0) {
+    return (doubles ? run_in_order<double> : run_in_order<float>)(features, labels, spans, out, threads);
+  }
   SortedRows sorted;
   // From calloc: a page of it exists only once a class there is present.
   const std::unique_ptr<int64_t, void (*)(void*)> count(
@@ -129,13 +199,7 @@ int64_t class_moments(const Matrix& features, const Labels& labels, const Moment
   if (count == nullptr) throw std::bad_alloc();
   const int64_t bad_row = sort_rows(labels, features.rows, count.get(), sorted);
   if (bad_row != kAllLabelsGood) return bad_row;
-  const int64_t bytes = features.rows * features.columns * bytes_of(features.type);
-  threads = static_cast<int>(std::min<int64_t>(threads, 1 + bytes / kBytesPerThread));
-  if (features.type == ElementType::float64) {
-    run<double>(features, sorted, out, threads);
-  } else {
-    run<float>(features, sorted, out, threads);
-  }
+  (doubles ? run_by_class<double> : run_by_class<float>)(features, sorted, out, threads);
   return kAllLabelsGood;
 }
 

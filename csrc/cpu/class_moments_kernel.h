@@ -79,6 +79,30 @@ void add_one(const T* row, const A* __restrict shift, A* __restrict s, A* __rest
   }
 }
 
+/// Merges a chunk of `count` rows, with s and q about `shift`, into mean and m2 of the `before` rows before it.
+template <class A>
+void merge_chunk(int64_t before, int64_t count, const A* shift, const A* s, const A* q, double* __restrict mean,
+                 double* __restrict m2, int64_t columns) {
+  const double n = static_cast<double>(count);
+  const double n_before = static_cast<double>(before);
+  const double weight = n / (n_before + n);
+  for (int64_t j = 0; j < columns; ++j) {
+    const double offset = s[j] / n;
+    const double chunk_m2 = q[j] - s[j] * offset;
+    const double chunk_mean = shift[j] + offset;
+    // Rounding may leave a hair below zero; NaN stays NaN.
+    const double m2_here = chunk_m2 < 0 ? 0 : chunk_m2;
+    if (before == 0) {
+      mean[j] = chunk_mean;
+      m2[j] = m2_here;
+    } else {
+      const double delta = chunk_mean - mean[j];
+      mean[j] += delta * weight;
+      m2[j] += m2_here + delta * delta * (n_before * weight);
+    }
+  }
+}
+
 /// The first chunk's shift: the mean of its first 8, 4, 2 or 1 rows. Powers of two, summed in pairs, so that equal rows
 /// give exactly their value; 8, because q exceeds m2 by n (shift - mean)^2, and what cancels takes its digits along.
 template <class T, class A>
@@ -102,6 +126,8 @@ void first_shift(PanelRows<T>& rows, int64_t count, A* shift) {
     }
   }
 }
+
+inline bool finite(double x) { return x - x == 0; }
 
 /// The definition, in two passes of float64, for one column: for infinities, NaN and sums that overflow.
 template <class T>
@@ -185,27 +211,10 @@ void class_moments_kernel(const MomentsTile& tile) {
       add_one(row[0], shift, s, q, columns);
     }
 
-    const double n = static_cast<double>(count);
-    const double before = static_cast<double>(begin);
-    const double weight = n / (before + n);
-    for (int64_t j = 0; j < columns; ++j) {
-      const double offset = s[j] / n;
-      const double chunk_m2 = q[j] - s[j] * offset;
-      const double chunk_mean = shift[j] + offset;
-      // Rounding may leave a hair below zero; NaN stays NaN.
-      const double m2_here = chunk_m2 < 0 ? 0 : chunk_m2;
-      if (begin == 0) {
-        mean[j] = chunk_mean;
-        m2[j] = m2_here;
-      } else {
-        const double delta = chunk_mean - mean[j];
-        mean[j] += delta * weight;
-        m2[j] += m2_here + delta * delta * (before * weight);
-      }
-    }
+    merge_chunk(begin, count, shift, s, q, mean, m2, columns);
   }
   for (int64_t j = 0; j < columns; ++j) {
-    if (!(m2[j] - m2[j] == 0)) two_pass(rows, j, &mean[j], &m2[j]);
+    if (!finite(m2[j])) two_pass(rows, j, &mean[j], &m2[j]);
   }
 }
 

@@ -2,6 +2,7 @@
 // from here but the table, so all it includes has internal linkage, and it uses no inline function of the standard
 // library.
 #include "cpu/class_logits_kernel.h"
+#include "cpu/class_moments_in_order_kernel.h"
 #include "cpu/class_moments_kernel.h"
 #include "cpu/class_products_kernel.h"
 #include "cpu/norm_gradients_kernel.h"
@@ -12,6 +13,8 @@ namespace imbdyn {
 extern const Kernels kAvx2Kernels = {
     {class_moments_kernel<double>, class_moments_kernel<float>, class_moments_kernel<Bfloat16>,
      class_moments_kernel<Float16>},
+    {class_moments_in_order<double>, class_moments_in_order<float>, class_moments_in_order<Bfloat16>,
+     class_moments_in_order<Float16>},
     {class_logits_kernel<double>, class_logits_kernel<float>, class_logits_kernel<Bfloat16>,
      class_logits_kernel<Float16>},
     parameter_norms_kernel,

@@ -5,8 +5,9 @@
 
 namespace imbdyn {
 
-/// Widest panel of columns that one call of a moments kernel takes: what it holds on its stack grows with it.
-constexpr int64_t kMomentsPanel = 1024;
+/// Widest panel of columns that one call of a moments kernel takes: what it holds on its stack grows with it. Narrower
+/// ones would read a row in pieces, each on other pages than the piece before.
+constexpr int64_t kMomentsPanel = 2048;
 
 /// Some rows of one class and some columns of the features.
 struct MomentsTile {
@@ -17,6 +18,19 @@ struct MomentsTile {
   int64_t num_columns;  ///< 1..kMomentsPanel
   double* mean;         ///< [num_columns], written
   double* m2;           ///< [num_columns], written: sum of squared deviations from that mean
+};
+
+/// Consecutive rows of several classes, at most kMomentsPanel columns with stride 1.
+struct MomentsSpan {
+  Matrix features;
+  Labels labels;
+  int64_t first_row;
+  int64_t end_row;
+  int64_t* count;  ///< [C], written: rows of each class
+  double* mean;    ///< [C, D], written where count is not 0
+  double* m2;      ///< [C, D], likewise
+  void* sums;      ///< 3 C D numbers of the type that sums are made in, to be used
+  int64_t* order;  ///< [end_row - first_row], at least 4 C, to be used
 };
 
 /// The order of the rows of the sums of class_logits, as in imbdyn.ops.ClassLogits.
@@ -186,6 +200,8 @@ constexpr int kRealTypes = 2;
 /// One instruction set's kernels, by element type where one array has one.
 struct Kernels {
   void (*class_moments[kElementTypes])(const MomentsTile& tile);
+  /// Returns the first row with a bad label, or kAllLabelsGood.
+  int64_t (*class_moments_in_order[kElementTypes])(const MomentsSpan& span);
   /// Returns the first row with a bad label, or kAllLabelsGood. Never writes for a bad label.
   int64_t (*class_logits[kElementTypes])(const LogitsTile& tile);
   void (*parameter_norms)(const NormsTile& tile);

@@ -22,6 +22,7 @@ ELEMENT_TYPES = {torch.float64: 0, torch.float32: 1, torch.bfloat16: 2, torch.fl
 
 def element_type(name: str, dtype: torch.dtype) -> int:
     """Return the kernels' number for the dtype of the argument called `name`; TypeError if they do not read it."""
-    if dtype not in ELEMENT_TYPES:
+    number = ELEMENT_TYPES.get(dtype)
+    if number is None:
         raise TypeError(f"{name} must be float64, float32, bfloat16 or float16, got {dtype}")
-    return ELEMENT_TYPES[dtype]
+    return number

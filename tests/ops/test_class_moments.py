@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from imbdyn.ops import ClassMoments, add_class_moments, class_moments
 from imbdyn.ops.class_moments import accumulator_dtype
 from imbdyn.ops.class_moments.reference import class_moments_reference
 
-PANEL = 1024  # columns that the C++ kernel takes at a time
+PANEL = 2048  # columns that the C++ kernel takes at a time
 SEGMENT = 8192  # rows of one class that one task takes
+IN_ORDER = 4 * 512  # rows for each class from which on few classes are read in the order in which rows lie
+CHUNK = 8 + 256  # rows of a class after which its sums have been merged into its moments, and those before them
 
 
 def plain_torch(case: Rows) -> tuple[Tensor, Tensor]:
@@ -67,11 +70,54 @@ def test_matches_reference_at_panel_edges(columns: int, layout: str, dtype: torc
 @pytest.mark.parametrize("rows", [SEGMENT - 1, SEGMENT, SEGMENT + 1, 2 * SEGMENT + 5])
 @pytest.mark.parametrize("special", ["", "inf", "-inf inf nan"])
 def test_matches_reference_at_segment_edges(rows: int, special: str) -> None:
-    case = make_rows(rows, 3, 1, special=special, mean=3.0)
+    case = make_rows(rows, 3, 1, layout="every other column", special=special, mean=3.0)
     if special:
         case.matrix[:, 0] = 1.0
         case.matrix[-1, 0] = torch.inf  # in the last segment alone
     check(case)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("special", ["", "nan", "inf", "-inf inf nan"])
+@pytest.mark.parametrize(("columns", "classes"), [(0, 3), (1, 2), (37, 6), (16, 40)])
+def test_rows_read_in_order_match_reference(columns: int, classes: int, special: str, dtype: torch.dtype) -> None:
+    rows = IN_ORDER * classes + 7
+    check(make_rows(rows, columns, classes, dtype, ignored=True, special=special, mean=100.0))
+    check(make_rows(rows, columns, classes, dtype, layout="every other row", special=special))
+
+
+def test_outliers_among_rows_in_order_leave_thirteen_digits() -> None:
+    # Among a span's first eight rows they move the shift away from the mean, and what cancels takes digits along.
+    case = make_rows(IN_ORDER * 6, 37, 6, torch.float64, special="large")
+    _, mean, m2 = class_moments(case.matrix, case.labels, 6)
+    _, oracle_mean, oracle_m2 = class_moments_reference(case.matrix, case.labels, 6)
+    torch.testing.assert_close(mean, oracle_mean, rtol=1e-13, atol=0)
+    torch.testing.assert_close(m2, oracle_m2, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("edge", [8, 9, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK + 256])
+def test_class_of_so_many_rows_among_rows_in_order_matches_reference(edge: int) -> None:
+    case = make_rows(IN_ORDER * 4 + 1, 19, 2, mean=3.0)
+    case.labels[:] = 0
+    case.labels[1 : 1 + edge] = 1  # all in the first span, unless they are more than it has
+    check(case)
+
+
+@pytest.mark.parametrize("rows", [IN_ORDER * 2 - 1, IN_ORDER * 2])
+def test_both_orders_name_the_first_bad_label_and_add_nothing(rows: int) -> None:
+    case = make_rows(rows, 5, 2)
+    moments = class_moments(case.matrix, case.labels, 2)
+    before = [t.clone() for t in moments]
+    case.labels[[rows // 2, rows - 1]] = 2
+    with pytest.raises(ValueError, match=rf"labels\[{rows // 2}\] is 2"):
+        add_class_moments(moments, case.matrix, case.labels)
+    assert all(torch.equal(a, b) for a, b in zip(moments, before, strict=True))
+
+
+def test_sorted_labels_leave_classes_out_of_spans() -> None:
+    case = make_rows(IN_ORDER * 30, 9, 3)
+    sorted_labels = case.labels.sort().values.where(torch.arange(len(case.labels)) > 40, -100)
+    check(replace(case, labels=sorted_labels))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -83,7 +129,7 @@ def test_absent_class_is_exactly_zero(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("rows", [1, 2, 3, 5, 256, 257, SEGMENT + 1])
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 256, 257, IN_ORDER, SEGMENT + 1])
 def test_equal_rows_have_their_own_value_as_mean_and_no_deviation(rows: int, dtype: torch.dtype) -> None:
     x = torch.full((rows, 2), 0.1, dtype=dtype)
     _, mean, m2 = class_moments(x, torch.zeros(rows, dtype=torch.int64), 1)
@@ -92,8 +138,9 @@ def test_equal_rows_have_their_own_value_as_mean_and_no_deviation(rows: int, dty
     assert float(m2.max()) <= rows * (0.1 * torch.finfo(mean.dtype).eps) ** 2
 
 
-def test_variance_keeps_five_digits_at_mean_1e4_and_deviation_1_in_float32() -> None:
-    case = make_rows(4096, 32, 2, mean=1e4)
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+def test_variance_keeps_five_digits_at_mean_1e4_and_deviation_1_in_float32(layout: str) -> None:
+    case = make_rows(4096, 32, 2, layout=layout, mean=1e4)
     count, _, m2 = class_moments(case.matrix, case.labels, 2)
     _, _, oracle = class_moments_reference(case.matrix, case.labels, 2)
     variance, exact = m2.double() / (count[:, None] - 1), oracle / (count[:, None] - 1)

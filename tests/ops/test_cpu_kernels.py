@@ -53,7 +53,8 @@ def large_cases() -> list[Rows]:
     return [
         make_rows(3000, 300, 7, ignored=True),
         make_rows(3000, 300, 7, torch.bfloat16, "transposed"),
-        make_rows(40_000, 12, 2, torch.float16),
+        make_rows(40_000, 12, 2, torch.float16, "every other column"),
+        make_rows(9000, 40, 3, special="nan inf"),  # moments of rows in order
         make_rows(3000, 200, 50, torch.float64, special="nan inf"),
     ]
 

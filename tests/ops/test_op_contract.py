@@ -156,6 +156,17 @@ def test_the_extension_is_built() -> None:
     assert _extension.kernels.compiler.split()[0] in ("gcc", "clang", "msvc")
 
 
+def test_bound_kernel_refuses_what_are_not_its_numbers() -> None:
+    kernels = _extension.kernels
+    assert kernels is not None
+    with pytest.raises(TypeError, match="14 numbers are taken, got 2"):
+        kernels.class_moments(1, 2)
+    with pytest.raises(TypeError, match="int"):
+        kernels.class_logits(*["no number"] * 11)
+    with pytest.raises(OverflowError):
+        kernels.class_logits(*[2**63] * 11)
+
+
 def test_without_the_extension_the_reference_serves_and_the_reason_is_recorded() -> None:
     code = """
 import sys

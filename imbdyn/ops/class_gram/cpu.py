@@ -136,13 +136,15 @@ def class_gram_conv_cpu(
 ) -> tuple[Tensor, ...]:
     """Return (gram, sample_norm_sq); see `imbdyn.ops.class_gram_conv`. `padding` is that before each dimension."""
     geometry = (kernel_size, stride, padding, dilation)
-    if groups == 1 and _few_places(inputs, grad_outputs, labels, kernel_size):
+    if groups == 1 and _few_places(inputs, grad_outputs, num_classes, kernel_size):
         return unfolded_gram(inputs, grad_outputs, labels, num_classes, *geometry, ignore_index, sample_norms)
     return sliding_gram(inputs, grad_outputs, labels, num_classes, *geometry, groups, ignore_index, sample_norms)
 
 
-def _few_places(inputs: Tensor, grad_outputs: Tensor, labels: Tensor, kernel_size: list[int]) -> bool:
+def _few_places(inputs: Tensor, grad_outputs: Tensor, num_classes: int, kernel_size: list[int]) -> bool:
     """Return whether pairs of places cost less than products: few images, or small ones with many channels.
+
+    As many classes as there can be are taken for present: to count them would be a second pass over the labels.
 
     In multiply-adds at full speed, with the constants of csrc/cpu/class_gram.cpp: a product's tile of 6 x 16 costs 700
     more, a dot product costs 1.3 for each of its multiply-adds and 40 more, and a number unfolded and packed 16.
@@ -154,9 +156,7 @@ def _few_places(inputs: Tensor, grad_outputs: Tensor, labels: Tensor, kernel_siz
         return False
     pairs = rows * (rows + 48) / 2 * (1.3 * (columns + outputs) + 80) + 16 * rows * (columns + outputs)
     products = rows * columns * outputs + images * columns * outputs * (700 / 96)
-    if pairs >= products + columns * outputs * images * (1.3 * images / 2 + 8):  # at most a class for each image
-        return False
-    classes: int = labels.unique().numel()
+    classes = min(images, num_classes)
     return pairs < products + columns * outputs * (1.3 * classes * (classes + 1) / 2 + 8 * (classes + 4))
 
 

@@ -16,15 +16,16 @@ def register() -> None:
     if _C is None:
         unavailable("class_logits", "cpu", "cpu", "C++", _extension.why_missing)
         return
+    class_logits = _C.class_logits
 
     def add(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int) -> None:
-        row = _C.class_logits(
+        row = class_logits(
             logits.data_ptr(),
             _extension.element_type("logits", logits.dtype),
             *logits.shape,
             *logits.stride(),
             labels.data_ptr(),
-            labels.stride(0),
+            *labels.stride(),
             ignore_index,
             sums.data_ptr(),
             torch.get_num_threads(),

@@ -81,7 +81,7 @@ def add_class_moments(
     """
     check_rows("features", features, labels)
     count, mean, m2 = moments
-    shape, dtype = (len(count), features.shape[1]), accumulator_dtype(features.dtype)
+    shape, dtype = (*count.shape, features.shape[1]), accumulator_dtype(features.dtype)
     if not (mean.shape == m2.shape == shape and mean.dtype == m2.dtype == dtype and count.dtype == torch.int64):
         raise ValueError(
             f"moments of these features need mean and m2 {dtype} {list(shape)}, got {mean.dtype} {list(mean.shape)} "

@@ -25,27 +25,29 @@ def register() -> None:
     if _C is None:
         unavailable("class_moments", "cpu", "cpu", "C++", _extension.why_missing)
         return
+    class_moments = _C.class_moments
 
     def class_moments_cpu(
         features: Tensor, labels: Tensor, num_classes: int, ignore_index: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
         count = torch.zeros(num_classes, dtype=torch.int64)
-        zeros = torch.zeros if num_classes <= len(labels) else _zeros_on_demand
+        zeros = torch.zeros if num_classes <= labels.shape[0] else _zeros_on_demand
         mean = zeros(num_classes, features.shape[1], dtype=dtype)
         m2 = zeros(num_classes, features.shape[1], dtype=dtype)
         add(count, mean, m2, features, labels, ignore_index)
         return count, mean, m2
 
     def add(count: Tensor, mean: Tensor, m2: Tensor, features: Tensor, labels: Tensor, ignore_index: int) -> None:
-        row = _C.class_moments(
+        num_classes = count.shape[0]  # len() takes five times as long
+        row = class_moments(
             features.data_ptr(),
             _extension.element_type("features", features.dtype),
             *features.shape,
             *features.stride(),
             labels.data_ptr(),
-            labels.stride(0),
-            len(count),
+            *labels.stride(),
+            num_classes,
             ignore_index,
             count.data_ptr(),
             mean.data_ptr(),
@@ -53,7 +55,7 @@ def register() -> None:
             torch.get_num_threads(),
         )
         if row >= 0:
-            raise bad_label(row, int(labels[row]), len(count), ignore_index)
+            raise bad_label(row, int(labels[row]), num_classes, ignore_index)
 
     implement("class_moments", "cpu", "cpu", f"C++, {_C.active_isa()}", class_moments_cpu)
     register_second("add_class_moments", "cpu", add)
