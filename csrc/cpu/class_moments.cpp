@@ -136,15 +136,14 @@ void run_by_class(const Matrix& features, const SortedRows& sorted, const Moment
 /// Into how many spans the rows are cut, that one task each reads in the order in which they lie; 0 if they are to be
 /// read class by class. By shape alone, so that the order of the sums does not follow the thread number.
 int64_t count_spans(const Matrix& features, int64_t num_classes) {
-  const int64_t real_bytes = features.type == ElementType::float64 ? 8 : 4;
   const int64_t columns = features.columns;
-  if (features.column_stride != 1 || columns > kMomentsPanel) return 0;
-  if (num_classes > kBytesOfSums / (3 * real_bytes * std::max<int64_t>(columns, 1))) return 0;
+  // Outliers among a span's first rows cost a digit of float64, which is there for the last ones.
+  if (features.type == ElementType::float64 || features.column_stride != 1 || columns > kMomentsPanel) return 0;
+  if (num_classes > kBytesOfSums / (3 * 4 * std::max<int64_t>(columns, 1))) return 0;
   const int64_t spans = features.rows / (kSpanRowsOfClass * num_classes);
   return spans < kLeastSpans ? 0 : std::min(kMostSpans, spans);
 }
 
-template <class Out>
 int64_t run_in_order(const Matrix& features, const Labels& labels, int64_t spans, const Moments& out, int threads) {
   const int64_t columns = features.columns, num_classes = labels.num_classes, size = num_classes * columns;
   const int64_t slots = std::clamp<int64_t>(threads, 1, spans);
@@ -153,7 +152,7 @@ int64_t run_in_order(const Matrix& features, const Labels& labels, int64_t spans
     return std::unique_ptr<decltype(type)[]>(new decltype(type)[static_cast<size_t>(count)]);
   };
   const auto mean = array(double(), spans * size), m2 = array(double(), spans * size);
-  const auto sums = array(Out(), slots * 3 * size);
+  const auto sums = array(float(), slots * 3 * size);
   const auto order = array(int64_t(), slots * most_rows), count = array(int64_t(), spans * num_classes);
   std::vector<int64_t> bad_row(static_cast<size_t>(spans));
   const auto kernel = kernels().class_moments_in_order[static_cast<int>(features.type)];
@@ -175,7 +174,7 @@ int64_t run_in_order(const Matrix& features, const Labels& labels, int64_t spans
       segments[number++] = {c, 0, count[static_cast<size_t>(row)], row};
       rows += count[static_cast<size_t>(row)];
     }
-    if (number > 0) add_segments<Out>(segments, number, mean.get(), m2.get(), out, columns);
+    if (number > 0) add_segments<float>(segments, number, mean.get(), m2.get(), out, columns);
     out.count[c] += rows;
   });
   return kAllLabelsGood;
@@ -188,9 +187,8 @@ int64_t bytes_of(ElementType type) { return type == ElementType::float64 ? 8 : t
 int64_t class_moments(const Matrix& features, const Labels& labels, const Moments& out, int threads) {
   const int64_t bytes = features.rows * features.columns * bytes_of(features.type);
   threads = static_cast<int>(std::min<int64_t>(threads, 1 + bytes / kBytesPerThread));
-  const bool doubles = features.type == ElementType::float64;
   if (const int64_t spans = count_spans(features, labels.num_classes); spans > 0) {
-    return (doubles ? run_in_order<double> : run_in_order<float>)(features, labels, spans, out, threads);
+    return run_in_order(features, labels, spans, out, threads);
   }
   SortedRows sorted;
   // From calloc: a page of it exists only once a class there is present.
@@ -199,6 +197,7 @@ int64_t class_moments(const Matrix& features, const Labels& labels, const Moment
   if (count == nullptr) throw std::bad_alloc();
   const int64_t bad_row = sort_rows(labels, features.rows, count.get(), sorted);
   if (bad_row != kAllLabelsGood) return bad_row;
+  const bool doubles = features.type == ElementType::float64;
   (doubles ? run_by_class<double> : run_by_class<float>)(features, sorted, out, threads);
   return kAllLabelsGood;
 }

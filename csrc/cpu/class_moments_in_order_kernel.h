@@ -64,12 +64,12 @@ void two_pass_where_not_finite(const MomentsSpan& span) {
 
 template <class T>
 int64_t class_moments_in_order(const MomentsSpan& span) {
-  using A = Real<T>;
+  using A = Real<T>;  // float: sums of float64 are not made here
   const int64_t columns = span.features.columns, num_classes = span.labels.num_classes;
   const auto row_at = [&](int64_t i) {
     return static_cast<const T*>(span.features.data) + i * span.features.row_stride;
   };
-  const auto sums_at = [&](int64_t c) { return static_cast<A*>(span.sums) + 3 * c * columns; };
+  const auto sums_at = [&](int64_t c) { return span.sums + 3 * c * columns; };
   const auto merge = [&](int64_t c, int64_t rows) {
     const A* const shift = sums_at(c);
     merge_chunk(span.count[c] - rows, rows, shift, shift + columns, shift + 2 * columns, span.mean + c * columns,

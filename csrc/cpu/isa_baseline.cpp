@@ -14,8 +14,7 @@ namespace imbdyn {
 extern const Kernels kBaselineKernels = {
     {class_moments_kernel<double>, class_moments_kernel<float>, class_moments_kernel<Bfloat16>,
      class_moments_kernel<Float16>},
-    {class_moments_in_order<double>, class_moments_in_order<float>, class_moments_in_order<Bfloat16>,
-     class_moments_in_order<Float16>},
+    {nullptr, class_moments_in_order<float>, class_moments_in_order<Bfloat16>, class_moments_in_order<Float16>},
     {class_logits_kernel<double>, class_logits_kernel<float>, class_logits_kernel<Bfloat16>,
      class_logits_kernel<Float16>},
     parameter_norms_kernel,

@@ -29,7 +29,7 @@ struct MomentsSpan {
   int64_t* count;  ///< [C], written: rows of each class
   double* mean;    ///< [C, D], written where count is not 0
   double* m2;      ///< [C, D], likewise
-  void* sums;      ///< 3 C D numbers of the type that sums are made in, to be used
+  float* sums;     ///< [3 C D], to be used
   int64_t* order;  ///< [end_row - first_row], at least 4 C, to be used
 };
 
@@ -200,7 +200,7 @@ constexpr int kRealTypes = 2;
 /// One instruction set's kernels, by element type where one array has one.
 struct Kernels {
   void (*class_moments[kElementTypes])(const MomentsTile& tile);
-  /// Returns the first row with a bad label, or kAllLabelsGood.
+  /// Returns the first row with a bad label, or kAllLabelsGood. Not for float64.
   int64_t (*class_moments_in_order[kElementTypes])(const MomentsSpan& span);
   /// Returns the first row with a bad label, or kAllLabelsGood. Never writes for a bad label.
   int64_t (*class_logits[kElementTypes])(const LogitsTile& tile);
