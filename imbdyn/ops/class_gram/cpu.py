@@ -26,6 +26,7 @@ def register() -> None:
     implement("class_gram", "cpu", "cpu", f"C++, {_C.active_isa()}", class_gram_cpu)
     register_second("class_gram_linear", "cpu", class_gram_linear_cpu)
     register_second("class_gram_conv", "cpu", class_gram_conv_cpu)
+    register_second("class_gram_samples", "cpu", class_gram_samples_cpu)
 
 
 def _results(num_classes: int, sample_norms: bool) -> tuple[Tensor, Tensor]:
@@ -119,6 +120,44 @@ def class_gram_linear_cpu(
 ) -> tuple[Tensor, ...]:
     """Return (gram, sample_norm_sq) of the weight and of the bias; see `imbdyn.ops.class_gram_linear`."""
     return rows_gram(inputs, grad_outputs, labels, num_classes, samples, ignore_index, sample_norms, bias=True)
+
+
+def class_gram_samples_cpu(
+    gradients: list[Tensor], labels: Tensor, num_classes: int, ignore_index: int
+) -> tuple[Tensor, Tensor]:
+    """Return gram [M, C, C] and sample_norm_sq [M, C]; see `imbdyn.ops.class_gram_samples`."""
+    _C = _extension.kernels
+    assert _C is not None
+    gram = torch.zeros(len(gradients), num_classes, num_classes, dtype=torch.float64)
+    norms = torch.zeros(len(gradients), num_classes, dtype=torch.float64)
+    ones = {dtype: torch.ones(1, dtype=dtype) for dtype in {d.dtype for d in gradients}}
+    of_labels = (labels.data_ptr(), labels.stride(0), num_classes, ignore_index)
+    at, norms_at, threads = gram.data_ptr(), norms.data_ptr(), torch.get_num_threads()
+    for d_NP in gradients:
+        row = _C.class_gram(
+            _extension.element_type("gradients", d_NP.dtype),
+            d_NP.shape[0],
+            ones[d_NP.dtype].data_ptr(),  # repeated: strides 0
+            1,
+            0,
+            0,
+            d_NP.data_ptr(),
+            d_NP.shape[1],
+            *d_NP.stride(),
+            *of_labels,
+            0,
+            0,
+            WAYS["cheapest"],
+            at,
+            norms_at,
+            0,
+            0,
+            threads,
+        )
+        if row >= 0:
+            raise bad_label(row, int(labels[row]), num_classes, ignore_index)
+        at, norms_at = at + 8 * num_classes**2, norms_at + 8 * num_classes
+    return gram, norms
 
 
 def class_gram_conv_cpu(
