@@ -83,7 +83,8 @@ def _compile(kernel: Kernel, target: str) -> Compiled:
     if "ptx" in made.asm:
         return Compiled(made.metadata.shared, *_of_cubin(made.asm["cubin"]))
     text = made.asm["amdgcn"]
-    spilled = sum(int(n) for n in re.findall(r"\.[sv]gpr_spill_count:\s+(\d+)", text))
+    # scalar registers that do not suffice spill into lanes of vector registers, not into memory
+    spilled = sum(int(n) for n in re.findall(r"\.vgpr_spill_count:\s+(\d+)", text))
     return Compiled(made.metadata.shared, spilled, max(map(int, re.findall(r"\.vgpr_count:\s+(\d+)", text))))
 
 

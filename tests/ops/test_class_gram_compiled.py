@@ -79,7 +79,7 @@ def slots(config: SlotsConfig, precision: str, one: bool = True) -> Kernel:
 
 
 def pairs(
-    config: PairsConfig, dtype: torch.dtype, precision: str, *, within: bool = False, single: bool = False
+    config: PairsConfig, dtype: torch.dtype, precision: str, exact: str, *, within: bool = False, single: bool = False
 ) -> Kernel:
     block, columns, warps, stages = config
     signature = {
@@ -96,7 +96,7 @@ def pairs(
     }
     if not within:
         signature |= {"label_of_rank": "*i32", "gram": "*fp64", "bias_gram": "*fp64", "num_classes": "i32"}
-        constants |= {"NORMS": True, "EXACT": "ieee" if precision == "ieee" and dtype == torch.float32 else "tf32x3"}
+        constants |= {"NORMS": True, "EXACT": exact}
     wide = ("inputs", "grads", "columns", "outputs", "input_sample", "input_row", "grad_sample", "grad_row")
     name = "within_kernel" if within else "pairs_kernel"
     return Kernel(f"{_KERNELS}pairs:{name}", signature, constants, {"num_warps": warps, "num_stages": stages}, wide)
@@ -109,22 +109,24 @@ def few() -> list[Kernel]:
         gradient(gradient_config(197, 768, 3072, half, Norms.NONE, False, True, 0), half, "ieee", None),
         gradient(gradient_config(196, 2304, 256, half, Norms.IN_LOOP, True, True, 256), half, "ieee", Norms.IN_LOOP),
         slots(slots_config(16), "tf32x3"),
-        pairs(pairs_config(128, half, "ieee"), half, "ieee"),
-        pairs(within_config(half), half, "ieee", within=True),
+        pairs(pairs_config(128, half, "ieee"), half, "ieee", "tf32x3"),
+        pairs(within_config(half), half, "ieee", "tf32x3", within=True),
     ]
 
 
 def every(target: str) -> list[Kernel]:
     """Return all committed configurations of a target, as the shapes choose them."""
     large, hip = target == "sm_90", target.startswith("gfx")
-    kernels = [slots(slots_config(n), "ieee" if hip else "tf32x3", n <= 32) for n in (16, 32, 100)]
+    exact = "ieee" if hip else "tf32x3"
+    kernels = [slots(slots_config(n), exact, n <= 32) for n in (16, 32, 100)]
     for dtype, precisions in ((torch.bfloat16, ["ieee"]), (torch.float32, ["ieee"] if hip else ["tf32", "tf32x3"])):
         for precision in precisions:
             for rows in (128, 1024, 5000):
                 kernels += [
-                    pairs(pairs_config(rows, dtype, precision), dtype, precision, single=one) for one in (False, True)
+                    pairs(pairs_config(rows, dtype, precision), dtype, precision, exact, single=one)
+                    for one in (False, True)
                 ]
-            kernels.append(pairs(within_config(dtype), dtype, precision, within=True))
+            kernels.append(pairs(within_config(dtype), dtype, precision, exact, within=True))
             for columns, outputs in ((768, 3072), (1000, 1000), (16, 128), (64, 64), (128, 32)):
                 for by in (None, Norms.BY_SLOT, Norms.IN_LOOP):
                     config = gradient_config(197, columns, outputs, dtype, by or Norms.NONE, by is not None, large, 0)

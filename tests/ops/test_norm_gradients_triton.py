@@ -277,5 +277,5 @@ def test_every_kernel_fits_into_registers(target: str, dtype: torch.dtype) -> No
         for c, a in ((3, 1), (24, 4), (2048, align))
         for mode in modes
     ]
-    kernels += [row_kernel(columns, dtype) for columns in (32, 768, 1024, 4096, 8192)]
+    kernels += [row_kernel(columns, dtype) for columns in (16, 32, 256, 768, 1024, 4096, 8192)]
     assert_fit(kernels + join_kernels(), target)

@@ -161,8 +161,9 @@ def gradient_config(
     A tile of inputs lies within one tap where that is possible: addresses of several take registers. Where rows come
     from a list, of `stages` every second one holds rows: their numbers are loaded before them.
     """
+    in_loop = by is Norms.IN_LOOP  # two tiles of sums in registers
     if dtype == torch.float32:
-        return GradientConfig(64, 64, 32, 4, 3)
+        return GradientConfig(64, 64, 32, 8 if in_loop and not large else 4, 3)
     block_o = 128 if outputs > 64 else 64 if outputs > 32 else 32
     if channels % 64:
         return GradientConfig(min(block_o, 64), 64, 32, 8, 3)
@@ -171,8 +172,8 @@ def gradient_config(
     if by_sample:
         # rows of a sample are padded to whole blocks
         block_r = 64 if large and (-length % 64 <= length // 16 or -length % 64 == -length % 32) else 32
-        if by is Norms.IN_LOOP:  # two tiles of sums in registers
-            return GradientConfig(block_o, min(block_i, 64), block_r, 4, 5)
+        if in_loop:
+            return GradientConfig(block_o if large else min(block_o, 64), min(block_i, 64), block_r, 4, 5)
         return GradientConfig(block_o, block_i, block_r, warps, 3)
     return GradientConfig(block_o, block_i, 64 if large else 32, warps, 5)
 

@@ -145,7 +145,8 @@ def channels_config(channels: int) -> tuple[int, int, int]:
 def rows_config(columns: int) -> tuple[int, int, int]:
     """Return rows at a time, columns rounded up, and warps: 8 or 16 pairs a thread."""
     block = max(16, triton.next_power_of_2(columns))
-    return max(1, 1024 // block), block, max(2, block // 512)
+    # two warps would hold many short rows, and their sums, in more registers than there are
+    return max(1, 1024 // block), block, max(4 if block <= 256 else 2, block // 512)
 
 
 def units_of_join(units: int, channels: int, processors: int) -> tuple[int, int]:
