@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+from unicodedata import bidirectional
 
 from imbdyn.trace.run_file import TraceError
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _MANY, _FEW = 100, 20
 _SHOTS = (f"few-shot, fewer than {_FEW}", f"medium-shot, {_FEW} to {_MANY}", f"many-shot, more than {_MANY}")
+
+#: Unicode's bidirectional classes of the explicit marks.
+_TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 #: Counts are called equal while the largest is at most this multiple of the smallest.
 _BALANCED_UP_TO = 1.5
@@ -61,8 +65,12 @@ def class_counts(trace: Trace) -> list[int]:
 
 
 def class_names(trace: Trace) -> list[str]:
-    """Return the names of the classes; one that is empty is called by its class_id."""
-    return [str(name) if str(name).strip() else f"class {c}" for c, name in enumerate(trace.run["class_names"])]
+    """Return the names of the classes; one that is empty is called by its class_id.
+
+    Characters that turn the direction of what follows are left out: they would turn the numbers behind a name.
+    """
+    names = ("".join(ch for ch in str(name) if bidirectional(ch) not in _TURNING) for name in trace.run["class_names"])
+    return [name if name.strip() else f"class {c}" for c, name in enumerate(names)]
 
 
 def configuration(trace: Trace) -> dict[str, Any]:

@@ -59,3 +59,9 @@ def test_a_users_own_class_counts_of_another_kind_are_not_read(tmp_path: Path, c
 def test_a_name_that_is_empty_is_the_class_id(tmp_path: Path) -> None:
     trace = write_trace(tmp_path / "run", [500, 5, 5], [[1.0]] * 3, class_names=["cat", "", " "])
     assert class_names(trace) == ["cat", "class 1", "class 2"]
+
+
+def test_a_name_turns_no_text_around(tmp_path: Path) -> None:
+    names = ["\u202elive", "\u2066", "\u0639\u0631\u0628\u064a"]
+    trace = write_trace(tmp_path / "run", [500, 5, 5], [[1.0]] * 3, class_names=names)
+    assert class_names(trace) == ["live", "class 1", names[2]]
