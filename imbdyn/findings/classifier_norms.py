@@ -38,7 +38,8 @@ def classifier_norms(trace: Trace) -> Finding:
     rows = rows[rows["step"] == rows["step"].max()].drop_duplicates("class_id").set_index("class_id")
     norms = finite(rows["row_norm"])
     if not norms:
-        return replace(found, sentence="No rows of the classifier: they are read if it is a linear layer.")
+        why = "they are read if it is a linear layer" if rows.empty else "the last ones are not finite"
+        return replace(found, sentence=f"No rows of the classifier: {why}.")
     step = int(rows["step"].iloc[0])
     compared = contrast(norms, group)
     means = (

@@ -65,7 +65,7 @@ def feature_drift(trace: Trace) -> Finding:
         steps=longest_run(mean_by_step > 1),
         by_class=ratio,
         sentence=(
-            f"Train and test means of rare classes are {compared.rare:.1f} times as far apart as by sampling; by "
-            f"variance {two(drifts.rare)}, others {two(drifts.others)}{told_p(drifts.p_value)}."
+            f"Train and test means of rare classes have {compared.rare:.1f} times the squared distance that sampling "
+            f"gives; by variance {two(drifts.rare)}, others {two(drifts.others)}{told_p(drifts.p_value)}."
         ),
     )

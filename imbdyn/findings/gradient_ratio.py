@@ -48,16 +48,20 @@ def gradient_ratio(trace: Trace) -> Finding:
     if not by_class:
         return replace(found, sentence="No logit gradients: no training window was read.")
     value = _together(rows, group.rare)
-    first = rows[rows["epoch"] == rows["epoch"].min()]
-    early, others = _together(first, group.rare), _together(rows, group.others)
+    early = _together(rows[rows["epoch"] == rows["epoch"].min()], group.rare)
+    others = _together(rows, group.others)
     compared = contrast({c: np.log(ratio) for c, ratio in by_class.items() if ratio > 0}, group)
     low, high = min(by_class.values()), max(by_class.values())
-    sentence = (
-        f"Rare classes' logits got {value:.2f} of positive per negative gradient, {early:.2f} in the first epoch, the "
-        f"others {others:.2f}{told_p(None if compared is None else compared.p_value)}."
-        if group.rare
-        else f"No rare classes; the logits of all got {low:.2f} to {high:.2f} of positive per negative gradient."
-    )
+    if defined(value) is None:
+        why = "No rare classes" if not group.rare else "No rare class's logit was pushed down"
+        sentence = f"{why}; the logits of all got {low:.2f} to {high:.2f} of positive per negative gradient."
+    else:
+        in_first = "" if defined(early) is None else f", {early:.2f} in the first epoch"
+        beside = "" if defined(others) is None else f", the others {others:.2f}"
+        sentence = (
+            f"Rare classes' logits got {value:.2f} of positive per negative gradient{in_first}{beside}"
+            f"{told_p(None if compared is None else compared.p_value)}."
+        )
     return replace(
         found,
         value=defined(value),

@@ -4,12 +4,16 @@ A run whose configuration names its `rare_classes` is taken at its word (in a ba
 compared with the others). In any other, classes are grouped by their
 training samples as usual since Liu et al. 2019, arXiv 1904.05160: many-shot (more than 100), medium-shot (20 to 100)
 and few-shot (fewer than 20). Rare are those of the lowest group that has any, if a higher one has some too.
+
+A user's configuration may mean something else by `rare_classes` or `class_counts`: what is no list of class_ids, or of
+a number for each class, is not read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+from unicodedata import bidirectional
 
 from imbdyn.trace.run_file import TraceError
 
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
 
 _MANY, _FEW = 100, 20
 _SHOTS = (f"few-shot, fewer than {_FEW}", f"medium-shot, {_FEW} to {_MANY}", f"many-shot, more than {_MANY}")
+
+#: Unicode's bidirectional classes of the explicit marks.
+_TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 #: Counts are called equal while the largest is at most this multiple of the smallest.
 _BALANCED_UP_TO = 1.5
@@ -47,7 +54,9 @@ def class_counts(trace: Trace) -> list[int]:
     Raises: TraceError as check_one_rank.
     """
     check_one_rank(trace)
-    known = configuration(trace).get("class_counts") or trace.run["class_counts"]
+    known = _whole_numbers(configuration(trace).get("class_counts"))
+    if known is None or len(known) != trace.run["num_classes"]:
+        known = trace.run["class_counts"]
     if known is None:  # a run that goes on, or was killed, before the counts were written
         rows = trace.classes[trace.classes["split"] == "train"]
         first = rows[rows["epoch"] == rows["epoch"].min()]
@@ -56,14 +65,31 @@ def class_counts(trace: Trace) -> list[int]:
 
 
 def class_names(trace: Trace) -> list[str]:
-    """Return the names of the classes."""
-    return [str(name) for name in trace.run["class_names"]]
+    """Return the names of the classes; one that is empty is called by its class_id.
+
+    Characters that turn the direction of what follows are left out: they would turn the numbers behind a name.
+    """
+    names = ("".join(ch for ch in str(name) if bidirectional(ch) not in _TURNING) for name in trace.run["class_names"])
+    return [name if name.strip() else f"class {c}" for c, name in enumerate(names)]
 
 
 def configuration(trace: Trace) -> dict[str, Any]:
     """Return the user's configuration as far as it has keys; it may be anything that JSON can hold, or nothing."""
     config = trace.run["config"]
     return config if isinstance(config, dict) else {}
+
+
+def _named_rare(trace: Trace) -> list[int] | None:
+    """Return the class_ids that the configuration names; None if it names none."""
+    named = _whole_numbers(configuration(trace).get("rare_classes"))
+    return named if named is not None and all(c < trace.run["num_classes"] for c in named) else None
+
+
+def _whole_numbers(value: Any) -> list[int] | None:
+    """Return a list of whole numbers from 0 on; None for anything else."""
+    if not isinstance(value, list) or not all(type(item) is int and item >= 0 for item in value):
+        return None
+    return value
 
 
 def is_balanced(trace: Trace) -> bool:
@@ -75,7 +101,7 @@ def is_balanced(trace: Trace) -> bool:
 def groups(trace: Trace) -> Groups:
     """Return the rare classes of a run and the others; without any rare class, `rare` is empty."""
     counts = class_counts(trace)
-    named = configuration(trace).get("rare_classes")
+    named = _named_rare(trace)
     if named is not None:
         return _split(
             counts, named, "rare in the imbalanced run" if is_balanced(trace) else "rare by its configuration"
@@ -92,7 +118,7 @@ def shown_groups(trace: Trace) -> list[tuple[str, list[int]]]:
     The rare classes and the others where the configuration names them, else few-, medium- and many-shot classes.
     """
     counts = class_counts(trace)
-    named = configuration(trace).get("rare_classes")
+    named = _named_rare(trace)
     if named is not None:
         found = groups(trace)
         labelled = [("rare", found.rare), ("other", found.others)]
@@ -108,7 +134,7 @@ def _shots(counts: Sequence[int]) -> list[int]:
 
 
 def _split(counts: Sequence[int], rare: Sequence[int], rule: str) -> Groups:
-    return Groups(sorted(rare), [c for c in range(len(counts)) if c not in rare], rule)
+    return Groups(sorted(set(rare)), [c for c in range(len(counts)) if c not in rare], rule)
 
 
 def nothing_to_compare(trace: Trace) -> str | None:

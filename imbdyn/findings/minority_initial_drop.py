@@ -23,6 +23,7 @@ from imbdyn.findings.finding import Finding
 from imbdyn.findings.group_loss import loss_readings
 from imbdyn.findings.groups import groups, one_group
 from imbdyn.findings.recall import TRAIN_EVAL
+from imbdyn.findings.words import times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +56,7 @@ def minority_initial_drop(trace: Trace) -> Finding:
     if value is None:
         return replace(found, sentence="The untrained network had no loss on the rare classes.")
     step, end = int(ratio.index[peak]), int(ratio.index[last])
-    others = f"others {ratio['others'].iloc[peak]:.2f} times"
+    others = f"others {times(ratio['others'].iloc[peak])} times"
     return replace(
         found,
         value=value,
@@ -63,7 +64,7 @@ def minority_initial_drop(trace: Trace) -> Finding:
         steps=(int(ratio.index[0]), end) if last else None,
         by_class=_by_class(trace, int(ratio.index[0]), step),
         sentence=(
-            f"The loss of rare classes rose to {value:.2f} times its start at step {step} ({others}), until {end}."
+            f"The loss of rare classes rose to {times(value)} times its start at step {step} ({others}), until {end}."
             if last
             else f"The loss of rare classes fell to {value:.2f} times its start by step {step} ({others})."
         ),

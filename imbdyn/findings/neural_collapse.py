@@ -5,6 +5,7 @@ NC1 = tr(S_W pinv(S_B)) / K: spread of the features about their class means.
 NC2 = mean over pairs of |cos(mu_a - mu_G, mu_b - mu_G) + 1/(K-1)| (and std / mean of ||mu_c - mu_G|| beside it).
 NC3 = || W/||W||_F - M/||M||_F ||_F^2, M the rows mu_c - mu_G: the classifier is the class means.
 NC4 = share of samples where argmax z is not the nearest class mean.
+Of two classes NC2 has no value: two centred means are always a simplex.
 All are 0 when collapsed. The last evaluation of the training data is read, else of other data.
 
 Weighting, since under imbalance it matters by a factor of 5. S_W is pooled over samples (a class weighs as its count),
@@ -48,7 +49,7 @@ class _Last(NamedTuple):
 def nc1(trace: Trace) -> Finding:
     """Measure how far features spread about their class means."""
     last = _last(trace)
-    of_class = finite(last.classes["nc1"])
+    of_class = finite(last.classes["nc1"].where(last.classes["count"] > 1))  # a single sample is its own mean
     found = _found(last, "nc1", "nc1", "Features are their class means (NC1, S_W by sample, S_B by class).", of_class)
     if found.value is None:
         return found
@@ -72,6 +73,9 @@ def nc2(trace: Trace) -> Finding:
     found = _found(last, "nc2", "nc2_angle", "The class means are a simplex (NC2); by class, their length.", lengths)
     if found.value is None:
         return found
+    if len(lengths) == 2:
+        always = "Two class means are a simplex whatever they are."
+        return replace(found, value=None, p_value=None, effect_size=None, steps=None, by_class=None, sentence=always)
     compared = contrast(lengths, last.group)
     told = "" if compared is None else f", rare {compared.rare:.3g} and others {compared.others:.3g} long"
     return replace(

@@ -1,9 +1,10 @@
 """What a reader may try next: said only where the numbers of the run speak for it.
 
 Each step has conditions, all of which must hold; a run that lacks one of the numbers gets no advice. If a run that
-tried it is given beside (its configuration names it: `config={"method": "logit_adjustment"}`, with the same class
-counts), the step says what it changed: recall of the rare classes on held-out data, with a 95% interval by MOVER from
-Wilson's of each class. The runs share their test samples, which makes it too wide.
+tried it is given beside (its configuration names it: `config={"method": "logit_adjustment"}`, or it is one of
+`imbdyn run` with that method; with the same class counts), the step says what it changed: recall of the rare classes on
+held-out data, with a 95% interval by MOVER from Wilson's of each class. The runs share their test samples, which makes
+it too wide.
 
 Sources. tau-normalisation: Kang et al. 2020, arXiv 1910.09217. Logit adjustment: Menon et al. 2021, arXiv 2007.07314.
 Equal gradient norms of the classes (PCNGD) and oversampling against the initial drop: Francazi, Baity-Jesi, Lucchi
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -122,9 +123,15 @@ _METHODS = {
 
 
 def method(trace: Trace) -> str | None:
-    """Return what a run's configuration calls its method; None if it names none."""
-    named = configuration(trace).get("method")
-    return named if isinstance(named, str) else None
+    """Return what a run's configuration calls its method, its own or its experiment's; None if it names none."""
+    found = configuration(trace)
+    for key in ("method",), ("experiment", "method", "name"):
+        named: Any = found
+        for name in key:
+            named = named.get(name) if isinstance(named, dict) else None
+        if isinstance(named, str):
+            return named
+    return None
 
 
 def _step(name: str, claim: str, sentence: str) -> Finding:

@@ -47,7 +47,10 @@ def noise_scale(trace: Trace) -> Finding:
     compared = contrast(by_class, group)
     if compared is None:
         low, high = min(by_class.values()), max(by_class.values())
-        sentence = f"No two groups to compare; {len(by_class)} classes have {low:.3g} to {high:.3g} samples."
+        told = (
+            f"{len(by_class)} classes have {low:.3g} to {high:.3g}" if len(by_class) > 1 else f"one class has {low:.3g}"
+        )
+        sentence = f"No two groups to compare; {told} samples."
         return replace(found, by_class=by_class, steps=span(rows["step"]), sentence=sentence)
     with_value = sum(c in by_class for c in group.rare)
     return replace(

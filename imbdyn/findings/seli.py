@@ -6,7 +6,8 @@ pseudo-inverse. The measure is || G/||G||_F - G^/||G^||_F ||_F of a Gram matrix 
 to scale and rotation, at most sqrt(2). With equal counts SELI is the simplex of neural collapse.
 
 Convention. Rows and class means are centred by their mean over classes, as SELI's are; classes without a training
-sample are left out. The last evaluation of the training data, else of other data.
+sample are left out. Of two classes there is no measure: centred, any two vectors have this shape. The last evaluation
+of the training data, else of other data.
 
 SELI is what unconstrained features and vanishing weight decay lead to, and convergence is slower the larger the
 imbalance: a network far from it is no bug. The distance to the simplex stands beside it.
@@ -80,6 +81,8 @@ def _distance(trace: Trace, name: str, what: str, pairs: pd.DataFrame, column: s
     used = np.flatnonzero((counts > 0) & np.isfinite(lengths))
     if len(used) < 2:
         return replace(found, sentence=f"{what} of fewer than two classes with training samples have a length.")
+    if len(used) == 2:
+        return replace(found, sentence=f"{what} of two classes, centred, have the geometry of SELI whatever they are.")
     cos = cosine_matrix(pairs, column, len(counts))[np.ix_(used, used)]
     products = np.outer(lengths[used], lengths[used])
     if np.isnan(cos[products > 0]).any():

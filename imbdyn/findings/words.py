@@ -8,6 +8,11 @@ def two(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}"
 
 
+def times(value: float) -> str:
+    """Return a factor with two decimals, in powers of ten where it has more than three digits before them."""
+    return f"{value:.2f}" if abs(value) < 1000 else f"{value:.2e}"
+
+
 def told_p(p_value: float | None) -> str:
     """Return a p-value in brackets, nothing where there is none."""
     if p_value is None:

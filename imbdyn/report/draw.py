@@ -104,9 +104,13 @@ def _matrix(chart: Matrix, ax: Axes, moment: int) -> None:
 
 
 def _scale(ax: Axes, x: Axis, y: Axis | None) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     ax.set_xlabel(x.title())
     if x.log:
         ax.set_xscale("log")
+    elif x.whole:
+        ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     _limit(ax.set_xlim, x)
     if y is not None:
         ax.set_ylabel(y.title())
@@ -126,5 +130,8 @@ def _legend(ax: Axes) -> None:
 
 
 def _plain(text: str) -> str:
-    """Return a class name as text: matplotlib takes what stands between dollars for mathematics."""
-    return text.replace("$", r"\$")
+    """Return a class name as text.
+
+    matplotlib takes what stands between dollars for mathematics, and leaves what begins with "_" out of a legend.
+    """
+    return text.replace("$", r"\$").replace("_", " _", 1 if text.startswith("_") else 0)

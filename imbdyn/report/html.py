@@ -18,9 +18,11 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from imbdyn import __version__
+from imbdyn.findings.groups import class_names
 from imbdyn.report.figures import SECTIONS, Source, palette
 from imbdyn.report.finding_cards import card
-from imbdyn.report.judge import judge
+from imbdyn.report.judge import judged
+from imbdyn.report.names import run_names
 from imbdyn.report.overview import Measure, Measured, class_rows, facts, measures
 from imbdyn.report.page_data import DIGITS, embedded, figures_data
 from imbdyn.trace.schema import TABLES
@@ -39,13 +41,12 @@ def page(traces: Sequence[Trace], on_figure: Callable[[], None] = lambda: None) 
         traces: the runs, in the order in which they stand beside each other.
         on_figure: called after every figure, for a progress bar.
 
-    Raises: TraceError as `judge` does.
+    Raises: TraceError as `judged` does.
     """
     traces = [trace.frozen() for trace in traces]
     sources = [Source(trace) for trace in traces]
     names = run_names(traces)
     reference = _reference(traces)
-    class_names = traces[0].run.get("class_names") or []
     style, script = _style(), _script()
     rendered: str = _template().render(
         title=f"What each class did: {', '.join(names[:4])}{' and more' if len(names) > 4 else ''}",
@@ -59,7 +60,9 @@ def page(traces: Sequence[Trace], on_figure: Callable[[], None] = lambda: None) 
         reference=reference,
         others=[i for i in range(len(names)) if i != reference],
         contents=_contents(len(names)),
-        findings=[(title, [card(finding, class_names) for finding in found]) for title, found in judge(traces)],
+        findings=[
+            (title, [card(finding, class_names(trace)) for finding in found]) for title, found, trace in judged(traces)
+        ],
         facts=[facts(source) for source in sources],
         measures=measures(sources, reference),
         class_rows=(rows := class_rows(sources)),
@@ -75,17 +78,6 @@ def page(traces: Sequence[Trace], on_figure: Callable[[], None] = lambda: None) 
         shown=_shown,
     )
     return rendered
-
-
-def run_names(traces: Sequence[Trace]) -> list[str]:
-    """Return short names that tell the runs apart: those of their folders, with those above where they are alike."""
-    parts = [tuple(part for part in trace.path.parts if part not in ("/", ".")) for trace in traces]
-    paths = [path or (str(trace.path),) for path, trace in zip(parts, traces, strict=True)]
-    depth = 1
-    while depth < max(map(len, paths)) and len({path[-depth:] for path in paths}) < len(set(paths)):
-        depth += 1
-    names = ["/".join(path[-depth:]) for path in paths]
-    return [name if names.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(names)]
 
 
 def _reference(traces: Sequence[Trace]) -> int:
@@ -112,10 +104,13 @@ def _contents(runs: int) -> list[tuple[str, str]]:
 
 
 def _classes_note(rows: int, sources: Sequence[Source]) -> str:
+    notes = []
     classes = len(sources[0].counts)
-    if rows == classes:
-        return ""
-    return f" {rows} of {classes:,} classes: those with the fewest samples, then those with the most."
+    if rows != classes:
+        notes.append(f"{rows} of {classes:,} classes: those with the fewest samples, then those with the most.")
+    if any(source.names != sources[0].names for source in sources):
+        notes.append("The classes of the first run; a run whose class of that number has another name has no numbers.")
+    return "".join(f" {note}" for note in notes)
 
 
 def _method(source: Source) -> dict[str, str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from imbdyn.findings import Finding, claims, method, next_steps, phenomena, single
 from imbdyn.findings.groups import configuration
+from imbdyn.report.names import run_names
 
 if TYPE_CHECKING:
     from imbdyn.trace import Trace
@@ -14,40 +17,75 @@ if TYPE_CHECKING:
 _ROLES = ("balanced", "imbalanced", "scarce")
 
 
+class Judged(NamedTuple):
+    """Findings under one heading."""
+
+    title: str
+    findings: list[Finding]
+    trace: Trace
+    """Whose classes `by_class` of the findings is of."""
+
+
 def judge(traces: Sequence[Trace]) -> list[tuple[str, list[Finding]]]:
     """Return titles with findings: the claims, what else is measured, and what may be tried next, if anything.
 
-    Once for the three runs of one experiment, else once for every run. A run whose configuration names a method stands
+    Once for the three runs of each experiment, and for every other run. A run whose configuration names a method stands
     beside the others: next steps say what it changed.
     """
-    tried = [trace for trace in traces if method(trace)]
-    plain = [trace for trace in traces if not method(trace)]
-    roles = {str(config["run"]): trace for trace in plain if "run" in (config := configuration(trace))}
-    experiments = [configuration(trace).get("experiment") for trace in plain]
-    told, alone = [], list(traces)
-    if len(plain) == len(_ROLES) and set(roles) == set(_ROLES) and experiments.count(experiments[0]) == len(plain):
-        beside = {name: roles[name] for name in ("balanced", "scarce")}
-        told += _told("these runs", "the imbalanced run", roles["imbalanced"], claims(roles), beside, tried)
-        alone = tried
-    for trace in alone:
-        others = [other for other in tried if other is not trace]
-        told += _told(f"{trace.path.name} alone", trace.path.name, trace, single(trace), {}, others)
+    return [(title, found) for title, found, _ in judged(traces)]
+
+
+def judged(traces: Sequence[Trace]) -> list[Judged]:
+    """Return what `judge` does, with the run that it is of."""
+    experiments = _experiments(traces)
+    places = {place for roles in experiments for place in roles.values()}
+    names = run_names(traces)
+    told = []
+    for roles in experiments:
+        runs = {name: traces[place] for name, place in roles.items()}
+        beside = {name: runs[name] for name in ("balanced", "scarce")}
+        tried = [trace for place, trace in enumerate(traces) if place not in roles.values() and method(trace)]
+        only, name = len(experiments) == 1, names[roles["imbalanced"]]
+        of_claims, of_run = ("these runs", "the imbalanced run") if only else (f"{name}, balanced and scarce", name)
+        told += _told(of_claims, of_run, runs["imbalanced"], claims(runs), beside, tried)
+    for place, trace in enumerate(traces):
+        if place not in places:
+            tried = [other for other in traces if other is not trace and method(other)]
+            told += _told(f"{names[place]} alone", names[place], trace, single(trace), {}, tried)
     return told
+
+
+def _experiments(traces: Sequence[Trace]) -> list[dict[str, int]]:
+    """Return the experiments of which all three runs are there: the place of each run by its role.
+
+    A run that names a method of its own beside its experiment is none of the three.
+    """
+    found: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for place, trace in enumerate(traces):
+        config = configuration(trace)
+        role = config.get("run")
+        if isinstance(role, str) and role in _ROLES and "method" not in config:
+            found[json.dumps(config.get("experiment"), sort_keys=True)][role].append(place)
+    return [
+        {role: places[0] for role, places in roles.items()}
+        for roles in found.values()
+        if len(roles) == len(_ROLES) and all(len(places) == 1 for places in roles.values())
+    ]
 
 
 def _told(
     of_claims: str,
     of_run: str,
     trace: Trace,
-    judged: list[Finding],
+    found: list[Finding],
     beside: dict[str, Trace],
     tried: Sequence[Trace],
-) -> list[tuple[str, list[Finding]]]:
+) -> list[Judged]:
     measured = phenomena(trace, beside)
-    steps = next_steps(trace, [*judged, *measured], beside, tried)
+    steps = next_steps(trace, [*found, *measured], beside, tried)
     told = [
-        (f"The three claims on {of_claims} (arXiv 2605.24908)", judged),
-        (f"What else {of_run} shows", measured),
-        (f"What may be tried next, by {of_run}", steps),
+        Judged(f"The three claims on {of_claims} (arXiv 2605.24908)", found, trace),
+        Judged(f"What else {of_run} shows", measured, trace),
+        Judged(f"What may be tried next, by {of_run}", steps, trace),
     ]
-    return [(title, found) for title, found in told if found]
+    return [one for one in told if one.findings]

@@ -100,7 +100,7 @@ def measures(sources: Sequence[Source], reference: int) -> dict[str, list[Measur
 
 
 def class_rows(sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """Return a row for each class with its numbers in every run; runs have the same classes, or have None there.
+    """Return a row for each class of the first run, with its numbers in every run; None where it is another class.
 
     `half` marks the first of the classes with the most samples, where some in the middle are left out.
     """
@@ -115,11 +115,11 @@ def class_rows(sources: Sequence[Source]) -> list[dict[str, Any]]:
     return [
         {
             "name": first.names[c],
-            "rare": any(c in source.rare for source in sources),
+            "rare": any(c in source.rare and _name(source, c) == first.names[c] for source in sources),
             "half": c == half,
             "runs": [
-                _class_cells(table, train, test, c) if c in table.index else None
-                for table, (train, test) in zip(tables, curves, strict=True)
+                _class_cells(table, train, test, c) if _name(source, c) == first.names[c] else None
+                for source, table, (train, test) in zip(sources, tables, curves, strict=True)
             ],
         }
         for c in order
@@ -153,8 +153,12 @@ def _curves(source: Source, split_of: Callable[[Trace], str | None]) -> pd.DataF
     return pd.DataFrame() if split is None else recall_curves(source.trace, split)[0]
 
 
+def _name(source: Source, c: int) -> str | None:
+    return source.names[c] if c < len(source.names) else None
+
+
 def _counts(sources: Sequence[Source], c: int) -> list[int]:
-    return [source.counts[c] for source in sources if c < len(source.counts)]
+    return [source.counts[c] for source in sources if _name(source, c) == sources[0].names[c]]
 
 
 def _last_test(trace: Trace) -> dict[int, Interval]:

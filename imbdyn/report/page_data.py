@@ -180,6 +180,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
         "log": axis.log,
         "lower": axis.lower,
         "upper": axis.upper,
+        "whole": axis.whole,
     }
 
 

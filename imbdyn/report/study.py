@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -31,11 +33,15 @@ _LEGEND = (
 
 def show_study(out: Console, name: str, summaries: Sequence[Summary]) -> None:
     """Print one table for each group of experiments, and once what its columns mean."""
-    for _, group in groupby(summaries, key=lambda summary: summary.group):
+    differing = _differing([summary.group for summary in summaries])
+    for key, group in groupby(summaries, key=lambda summary: summary.group):
         found = list(group)
         first = found[0]
+        options = "".join(f", {option}" for option in differing[key])
         out.print(
-            _wrapped(f"Study {name}: {first.data}, {first.model}, {first.method}, {first.profile} imbalance", "bold")
+            _wrapped(
+                f"Study {name}: {first.data}, {first.model}, {first.method}, {first.profile} imbalance{options}", "bold"
+            )
         )
         out.print(Text(_line("IR", "seeds", "effect", "95% interval", "unit", "verdict"), "underline"))
         claims = [summary for summary in found if summary.threshold is not None]
@@ -48,6 +54,35 @@ def show_study(out: Console, name: str, summaries: Sequence[Summary]) -> None:
                 out.print(_row("trend", summary.trend, summary.unit))
         out.print()
     out.print(_wrapped(_LEGEND, "dim"))
+
+
+#: Keys of a configuration that a heading has in any case, or that are no choice of a user's.
+_IN_HEADING = ("name", "data.name", "model.name", "method.name", "imbalance.profile")
+
+
+def _differing(groups: Sequence[str]) -> dict[str, list[str]]:
+    """Return, of each group of experiments, the settings that are not alike in all that have them."""
+    configs = {group: dict(_flat(json.loads(group))) for group in groups}
+    values: dict[str, set[str]] = defaultdict(set)
+    for config in configs.values():
+        for key, value in config.items():
+            values[key].add(json.dumps(value))
+    return {
+        group: [
+            f"{key} {value if isinstance(value, str) else json.dumps(value)}"
+            for key, value in config.items()
+            if len(values[key]) > 1 and key not in _IN_HEADING
+        ]
+        for group, config in configs.items()
+    }
+
+
+def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def study_records(summaries: Sequence[Summary]) -> list[dict[str, Any]]:

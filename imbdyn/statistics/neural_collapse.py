@@ -48,7 +48,9 @@ def geometry(mean_KD: Floats, weight_KD: Floats) -> Geometry:
 
 
 class Variability(NamedTuple):
-    """NC1 = tr(S_W pinv(S_B)) / K by what a class weighs; NaN with fewer than two classes, or where all means coincide.
+    """NC1 = tr(S_W pinv(S_B)) / K by what a class weighs.
+
+    NaN with fewer than two classes, where all means coincide, and where features are not finite.
 
     The mean over classes of `of_class` is NC1 with every class weighing alike in S_W too.
     """
@@ -79,6 +81,8 @@ def _nc1_of_class(centred_ND: Floats, local_N: NDArray[np.int64], mean_KD: Float
     are float32 as a rule.
     """
     classes = mean_KD.shape[0]
+    if not np.isfinite(mean_KD).all():  # of a network that diverged; the SVD would not converge
+        return np.full(classes, np.nan)
     between_KD = np.sqrt(weight_K)[:, None] * (mean_KD - weight_K @ mean_KD)
     _, singular, directions = np.linalg.svd(between_KD, full_matrices=False)
     kept = singular > max(between_KD.shape) * np.finfo(np.float32).eps * singular.max(initial=0.0)
@@ -90,6 +94,11 @@ def _nc1_of_class(centred_ND: Floats, local_N: NDArray[np.int64], mean_KD: Float
 
 
 def nc4(features_ND: Floats, prediction_N: NDArray[np.int64], mean_KD: Floats) -> float:
-    """Return the share of samples whose prediction (class index in 0..K-1, else -1) is not the nearest class mean."""
+    """Return the share of samples whose prediction (class index in 0..K-1, else -1) is not the nearest class mean.
+
+    NaN where features are not finite.
+    """
+    if not np.isfinite(mean_KD).all():
+        return float("nan")
     distance = (mean_KD**2).sum(1) - 2 * features_ND @ mean_KD.T
     return float((distance.argmin(1) != prediction_N).mean())

@@ -36,6 +36,9 @@ seed = [0, 1]
 """
 CLAIMS = ["alike_when_balanced", "early_underfit", "late_overfit", "gap_beyond_scarcity"]
 
+#: What is summarised beside them.
+ERRORS = ["test_error", "best_test_error"]
+
 
 def written(tmp_path: Path, text: str = TINY) -> Path:
     path = tmp_path / "tiny.toml"
@@ -95,7 +98,7 @@ def test_a_grid_is_trained_measured_and_gone_on_with(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "results.parquet"), table)
 
     found = json.loads(second.stdout)
-    assert [summary["measure"] for summary in found["summary"]] == CLAIMS
+    assert [summary["measure"] for summary in found["summary"]] == CLAIMS + ERRORS
     lag = table[table["measure"] == "early_underfit"]["value"]
     assert lag.notna().all() == (found["summary"][1]["effects"][0]["seeds"] == 2)
     assert found["failures"] == {}
@@ -300,4 +303,4 @@ def test_a_worker_that_is_killed_costs_an_epoch(tmp_path: Path, cluster) -> None
     for run in runs:
         evaluated = open_trace(folder / run).classes.query("split == 'test'")
         assert sorted(evaluated["epoch"].dropna().unique()) == list(range(1, 26))
-    assert [summary["measure"] for summary in json.loads(result.stdout)["summary"]] == CLAIMS
+    assert [summary["measure"] for summary in json.loads(result.stdout)["summary"]] == CLAIMS + ERRORS

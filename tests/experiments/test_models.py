@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_data import write_cifar_parquet
 from torch import nn
 from torch.nn import functional as F
 
 import imbdyn
+from imbdyn.experiments.config import experiment
 from imbdyn.experiments.errors import ConfigError, MissingPackageError
 from imbdyn.experiments.methods.ldam import Ldam
 from imbdyn.experiments.models import MODELS, ModelSpec
@@ -19,6 +21,8 @@ from imbdyn.experiments.models.lenet import LeNetSpec
 from imbdyn.experiments.models.mlp import MlpSpec
 from imbdyn.experiments.models.small_conv_net import SmallConvNetSpec
 from imbdyn.experiments.models.vit import VitSpec
+from imbdyn.experiments.run import plan
+from imbdyn.experiments.train import train
 
 
 def built(name: str, shape: tuple[int, ...], classes: int = 10, **options: object) -> nn.Module:
@@ -186,9 +190,61 @@ def test_timm_is_asked_for_random_weights_and_its_errors_are_one_sentence(monkey
         built("timm:resnet18", (3, 32, 32), options={"depth": 3})
 
 
+def test_timm_that_cannot_be_imported_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "timm.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    with pytest.raises(MissingPackageError, match=r"cannot be imported: RuntimeError: operator torchvision::nms does"):
+        built("timm:resnet18", (3, 32, 32))
+
+
 @pytest.mark.models
 def test_a_timm_model_is_made_with_random_weights() -> None:
+    import torchvision_operators  # noqa: F401
+
     model = built("timm:resnet18", (1, 32, 32), 5, options={"drop_rate": 0.1})
     assert model(torch.randn(2, 1, 32, 32)).shape == (2, 5)
     with pytest.raises(ConfigError, match="timm has no model 'resnet81'; the nearest known one is resnet18"):
         built("timm:resnet81", (3, 32, 32))
+
+
+@pytest.mark.models
+@pytest.mark.parametrize(
+    ("name", "options", "method"),
+    [
+        ("resnet18", {}, "cross_entropy"),
+        (
+            "vit_tiny_patch16_224",
+            {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2},
+            "ldam",
+        ),
+    ],
+)
+def test_a_timm_model_is_trained_on_cifar_and_read(
+    name: str, options: dict[str, object], method: str, tmp_path: Path
+) -> None:
+    import torchvision_operators  # noqa: F401
+
+    write_cifar_parquet(tmp_path / "cifar10")
+    config = experiment(
+        "timm",
+        {
+            "data": {"name": "cifar10", "path": str(tmp_path / "cifar10")},
+            "imbalance": {"profile": "exponential", "ratio": 3},
+            "model": {"name": f"timm:{name}", "options": options},
+            "method": {"name": method},
+            "train": {"epochs": 2, "batch_size": 16},
+        },
+    )
+    data = config.data.load(config.seed)
+    run = plan(config, data)[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DeprecationWarning)  # of timm's own calls
+        train(run, data, tmp_path / "run", force=False, on_epoch=lambda: None)
+    trace = imbdyn.open_trace(tmp_path / "run")
+    assert trace.run["status"] == "finished"
+    assert trace.run["problems"] == {}
+    assert trace.run["coverage"]["share"] == 1.0
+    assert trace.parameters["residual"].max() < 1e-5
+    assert trace.features["nc2_angle"].notna().all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,9 @@ from imbdyn.experiments.study.summary import Summary, summarise
 from imbdyn.report import report_console, show_study, study_records
 
 RATIOS, SEEDS = (2, 10, 50), range(5)
+
+#: What the experiments of a table have in common, as the results have it.
+GROUPS = {name: json.dumps({"method": {"name": name}}) for name in ("focal", "ldam")}
 
 
 @pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 8, 9, 29, 30, 101])
@@ -66,7 +70,7 @@ def table(value: Callable[[str, int, int], float | None], **columns: object) -> 
         for ratio in RATIOS:
             for seed in SEEDS:
                 row = {
-                    "group": "g", "data": "digits", "model": "mlp", "method": "focal", "profile": "step",
+                    "group": GROUPS["focal"], "data": "digits", "model": "mlp", "method": "focal", "profile": "step",
                     "imbalance": f"{ratio:03}", "seed": seed, "ir": float(ratio), "measure": measure,
                     "claim": f"The claim {measure}.", "unit": "recall", "threshold": threshold,
                     "rare_train_recall": 1.0, "rare_unlearned": 0,
@@ -135,7 +139,7 @@ def test_a_single_ratio_is_decided_by_its_effect() -> None:
 
 
 def test_groups_are_summarised_apart() -> None:
-    frame = pd.concat([table(growing), table(lambda *_: 0.0, group="h", method="ldam")])
+    frame = pd.concat([table(growing), table(lambda *_: 0.0, group=GROUPS["ldam"], method="ldam")])
     assert [(s.method, s.measure, s.verdict) for s in summarise(frame)][2::4] == [
         ("focal", "late_overfit", "supported"),
         ("ldam", "late_overfit", "refuted"),
@@ -144,7 +148,7 @@ def test_groups_are_summarised_apart() -> None:
 
 def test_the_printed_table_is_80_columns_wide_and_says_it_all() -> None:
     buffer = io.StringIO()
-    tiny = table(lambda *_: -1e-5, group="h", method="ldam")
+    tiny = table(lambda *_: -1e-5, group=GROUPS["ldam"], method="ldam")
     show_study(report_console(buffer), "mine", summarise(pd.concat([table(growing), tiny])))
     text = buffer.getvalue()
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
@@ -158,3 +162,31 @@ def test_the_printed_table_is_80_columns_wide_and_says_it_all() -> None:
 def test_records_hold_no_nan() -> None:
     frame = table(lambda m, r, s: None if s else growing(m, r, s))
     assert study_records(summarise(frame))[1]["effects"][0]["lower"] is None
+
+
+def test_tables_whose_method_has_other_options_say_which() -> None:
+    groups = [
+        json.dumps({"method": {"name": "ldam", "scale": 30.0, "reweight_after": after}, "train": {"lr": 0.1}})
+        for after in (160, 200)
+    ]
+    frame = pd.concat([table(growing, group=group, method="ldam") for group in groups])
+    buffer = io.StringIO()
+    show_study(report_console(buffer), "mine", summarise(frame))
+    headings = [line for line in buffer.getvalue().splitlines() if line.startswith("Study mine")]
+    assert headings == [
+        f"Study mine: digits, mlp, ldam, step imbalance, method.reweight_after {after}" for after in (160, 200)
+    ]
+
+
+def test_errors_at_the_last_and_at_the_best_epoch_stand_beside_the_claims() -> None:
+    frame = table(growing).assign(test_error=0.3, best_test_error=0.25)
+    frame.loc[frame["seed"] == 0, "test_error"] = 0.4
+    summaries = found(frame)
+    last, best = summaries["test_error"], summaries["best_test_error"]
+    assert (last.verdict, last.threshold, last.unit) == (None, None, "share")
+    assert [effect.value for effect in last.effects] == pytest.approx([0.32] * 3)
+    assert [(effect.ir, effect.seeds, effect.value) for effect in best.effects] == [(r, 5, 0.25) for r in RATIOS]
+    buffer = io.StringIO()
+    show_study(report_console(buffer), "mine", list(summaries.values()))
+    assert "at the last epoch.\n       2      5     0.320" in buffer.getvalue()
+    assert "at its best epoch" in buffer.getvalue()

@@ -221,3 +221,10 @@ def test_trace_gives_its_findings(tmp_path: Path) -> None:
 
 def test_exported_names_exist() -> None:
     assert all(hasattr(imbdyn.findings, name) for name in imbdyn.findings.__all__)
+
+
+def test_rare_classes_without_a_training_sample_are_not_late(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "run", [200, 200, 0], [[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]], config={})
+    found = early_underfit(trace)
+    assert (found.value, found.verdict) == (None, "not decided")
+    assert found.sentence == "1 of the 1 rare classes have no train recall: no sample of them was seen."

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from findings.synthetic_traces import write_rows
 from torch import nn
 
 import imbdyn
 from imbdyn.findings import Finding, findings
+from imbdyn.findings.neural_collapse import nc1
 from imbdyn.trace import Trace
 
 K, D, SAMPLES = 6, 9, 4
@@ -76,3 +78,14 @@ def test_equal_training_and_test_data_do_not_drift(tmp_path: Path) -> None:
     # -null / mean variance, null = (v + v) / n
     assert found.by_class == pytest.approx(dict.fromkeys(range(K), 0.0), abs=1e-12)
     assert "by variance -0.50, others -0.50" in found.sentence
+
+
+def test_a_class_of_one_sample_has_no_spread_of_its_own(tmp_path: Path) -> None:
+    key = {"step": 1, "split": "train_eval", "layer": "head"}
+    rows = [
+        ("features", {**key, "count": [11], "nc1": [0.5], "nc1_sample": [0.6]}),
+        ("class_features", {**key, "class_id": [0, 1, 2], "count": [6, 4, 1], "nc1": [0.25, 0.75, 0.0]}),
+    ]
+    found = nc1(write_rows(tmp_path / "run", [6, 4, 1], rows, rare=[1, 2]))
+    assert found.by_class == {0: 0.25, 1: 0.75}
+    assert "by class 0.5); of rare classes 0.75, of others 0.25" in found.sentence

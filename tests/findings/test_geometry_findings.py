@@ -10,6 +10,7 @@ from findings.synthetic_traces import geometry_rows, write_rows
 
 from imbdyn.findings.geometry import centred, distance
 from imbdyn.findings.minority_collapse import minority_collapse
+from imbdyn.findings.neural_collapse import nc2
 from imbdyn.findings.seli import seli_grams, seli_means, seli_rows
 
 
@@ -138,3 +139,14 @@ class TestMinorityCollapse:
         found = minority_collapse(write_rows(tmp_path / "run", [1, 9], geometry_rows(np.eye(2), np.eye(2)), rare=[0]))
         assert found.value is None
         assert "Fewer than two rare classes" in found.sentence
+
+
+def test_two_classes_have_neither_nc2_nor_seli_of_their_own(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    rows = geometry_rows(generator.normal(size=(2, 5)), generator.normal(size=(2, 5)))
+    rows.append(("features", {"step": 10, "split": "train_eval", "layer": "head", "count": 2, "nc2_angle": 0.0}))
+    trace = write_rows(tmp_path / "run", [100, 5], rows[1:], rare=[1])
+    for measure in (nc2, seli_rows, seli_means):
+        found = measure(trace)
+        assert found.value is None
+        assert found.sentence.endswith("whatever they are.")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from findings.synthetic_traces import write_trace
 
-from imbdyn.findings.groups import class_counts, groups, is_balanced
+from imbdyn.findings.groups import class_counts, class_names, groups, is_balanced
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,27 @@ def test_counts_of_a_run_that_was_killed_come_from_its_first_epoch(tmp_path: Pat
 @pytest.mark.parametrize(("counts", "balanced"), [([30, 20], True), ([31, 20], False), ([5, 0], False)])
 def test_counts_are_balanced_up_to_half_as_many_again(tmp_path: Path, counts: list[int], balanced: bool) -> None:
     assert is_balanced(write_trace(tmp_path / "run", counts, [[1.0]] * 2)) is balanced
+
+
+@pytest.mark.parametrize("named", ["cat", ["cat", "dog"], [0, 7], [-1], {"cat": 1}, 3, [0.5], [True]])
+def test_a_users_own_rare_classes_of_another_kind_are_not_read(tmp_path: Path, named: object) -> None:
+    trace = write_trace(tmp_path / "run", [500, 5], [[1.0]] * 2, config={"rare_classes": named})
+    assert groups(trace).rare == [1]
+    assert len(trace.findings()) > 20
+
+
+@pytest.mark.parametrize("counts", ["abc", {"cat": 5, "dog": 3}, [5], [5, "x"], [1, -1], 7])
+def test_a_users_own_class_counts_of_another_kind_are_not_read(tmp_path: Path, counts: object) -> None:
+    trace = write_trace(tmp_path / "run", [500, 5], [[1.0]] * 2, config={"class_counts": counts})
+    assert class_counts(trace) == [500, 5]
+
+
+def test_a_name_that_is_empty_is_the_class_id(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "run", [500, 5, 5], [[1.0]] * 3, class_names=["cat", "", " "])
+    assert class_names(trace) == ["cat", "class 1", "class 2"]
+
+
+def test_a_name_turns_no_text_around(tmp_path: Path) -> None:
+    names = ["\u202elive", "\u2066", "\u0639\u0631\u0628\u064a"]
+    trace = write_trace(tmp_path / "run", [500, 5, 5], [[1.0]] * 3, class_names=names)
+    assert class_names(trace) == ["live", "class 1", names[2]]

@@ -11,6 +11,7 @@ from findings.synthetic_traces import class_rows, write_rows
 
 from imbdyn.findings import Finding
 from imbdyn.findings.minority_initial_drop import minority_initial_drop
+from imbdyn.findings.words import times
 
 
 def drop(path: Path, losses: Sequence[tuple[int, list[float]]], split: str = "train_eval", since: int = 1) -> Finding:
@@ -79,3 +80,7 @@ def test_without_rare_classes_there_is_no_minority(tmp_path: Path) -> None:
     found = minority_initial_drop(write_rows(tmp_path / "run", [500, 500], [class_rows(0, loss=[1.0, 1.0])]))
     assert found.value is None
     assert "No classes to compare" in found.sentence
+
+
+def test_a_loss_that_explodes_is_told_in_powers_of_ten() -> None:
+    assert [times(value) for value in (0.5, 999.0, 2.7407e22)] == ["0.50", "999.00", "2.74e+22"]

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from findings.synthetic_traces import class_rows, gradient_rows, write_rows
+from findings.synthetic_traces import class_rows, gradient_rows, write_rows, write_trace
 
-from imbdyn.findings import Finding, findings, next_steps, phenomena, single
+from imbdyn.findings import Finding, findings, method, next_steps, phenomena, single
 from imbdyn.findings.intervals import combine, wilson
 from imbdyn.trace import Trace
 
@@ -118,3 +118,12 @@ def test_the_frame_has_the_steps_and_what_they_changed(tmp_path: Path) -> None:
     assert frame["kind"].tolist()[-1] == "next step"
     assert frame["value"].iloc[-1] == pytest.approx(0.1)
     assert trace.findings()["name"].iloc[-1] == "adjust_logits"
+
+
+def test_runs_of_the_built_in_experiment_name_their_method(tmp_path: Path) -> None:
+    config = {"experiment": {"method": {"name": "logit_adjustment"}}, "run": "imbalanced"}
+    assert method(write_trace(tmp_path / "built-in", [9, 9], [[1.0]] * 2, config=config)) == "logit_adjustment"
+    named = {**config, "method": "tau_normalisation"}
+    assert method(write_trace(tmp_path / "own", [9, 9], [[1.0]] * 2, config=named)) == "tau_normalisation"
+    odd = {"experiment": {"method": 3}, "method": ["focal"]}
+    assert method(write_trace(tmp_path / "odd", [9, 9], [[1.0]] * 2, config=odd)) is None

@@ -31,6 +31,11 @@ class TestClassifierNorms:
         assert (found.value, found.effect_size) == (None, 0.5)
         assert "rare classes' rows have norm 1.00, the others' 2.00" in found.sentence
 
+    def test_rows_of_a_network_that_diverged_are_told_from_none(self, tmp_path: Path) -> None:
+        diverged = write_rows(tmp_path / "nan", [5, 50], [norms(1, [np.nan, np.nan])], rare=[0])
+        assert classifier_norms(diverged).sentence == "No rows of the classifier: the last ones are not finite."
+        assert "if it is a linear layer" in classifier_norms(write_rows(tmp_path / "none", [5, 50], [])).sentence
+
 
 class TestFeatureDrift:
     def rows(self, step: int, split: str, **columns: Any) -> tuple[str, dict[str, Any]]:

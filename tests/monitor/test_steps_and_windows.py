@@ -191,3 +191,21 @@ def test_what_is_not_covered_is_one_warning_and_null(tmp_path: Path, images: Ten
     assert (trace.parameters.residual.isna() == hidden).all()
     assert trace.parameters.grad_norm.notna().all(), "its norms are measured all the same"
     assert trace.run["problems"]["coverage"]["times"] == 1
+
+
+def test_a_network_that_diverged_is_evaluated(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Linear(4, 3))
+    torch.nn.init.constant_(model[0].bias, float("nan"))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with (
+        imbdyn.Monitor(model, optimizer, 3, tmp_path / "run", on_error="raise") as monitor,
+        monitor.evaluate("test"),
+        torch.no_grad(),
+        monitor.batch(torch.arange(6) % 3),
+    ):
+        model(torch.randn(6, 5))
+    trace = imbdyn.open_trace(tmp_path / "run")
+    assert trace.classes["count"].tolist() == [2, 2, 2]
+    assert trace.classes["loss"].isna().all()
+    assert trace.features[["nc1", "nc2_angle", "nc4"]].isna().all(axis=None)
+    assert set(trace.findings()["name"]) >= {"nc1", "seli_rows", "late_overfit"}

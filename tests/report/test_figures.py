@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 from report import full_traces
 
 from imbdyn.findings.intervals import wilson
@@ -220,3 +221,14 @@ def test_steps_of_two_trainings_and_curves_of_one_are_not_compared() -> None:
 
 def test_numbers_are_written_as_people_do() -> None:
     assert [number(v) for v in (0.5, -0.25, 1.25e-7, 1234.0, 2e9)] == ["0.5", "−0.25", "1.25×10⁻⁷", "1.23×10³", "2×10⁹"]
+
+
+def test_matplotlib_has_whole_epochs_and_every_name_in_its_legend(tmp_path: Path) -> None:
+    names = ["_background", "a_b", "c", "d"]
+    trace = full_traces.write_full(tmp_path / "run", [50, 50, 50, 5], epochs=2, class_names=names[1:] + names[:1])
+    ax = trace.plot.recall()
+    ax.figure.canvas.draw()
+    shown = [tick for tick in ax.get_xticks() if ax.get_xlim()[0] <= tick <= ax.get_xlim()[1]]
+    assert shown == [round(tick) for tick in shown]
+    assert " _background" in [text.get_text() for text in ax.get_legend().get_texts()]
+    plt.close(ax.figure)

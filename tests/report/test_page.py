@@ -23,8 +23,9 @@ from imbdyn.findings import single
 from imbdyn.findings.finding import Finding
 from imbdyn.report.figures import FIGURES, Lines, Source
 from imbdyn.report.finding_cards import card
-from imbdyn.report.html import page, run_names
-from imbdyn.report.overview import measures
+from imbdyn.report.html import page
+from imbdyn.report.names import run_names
+from imbdyn.report.overview import class_rows, measures
 from imbdyn.report.page_data import DIGITS, embedded
 from imbdyn.trace import Trace, open_trace
 
@@ -299,3 +300,18 @@ def test_headings_go_down_one_level_at_a_time(text: str) -> None:
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_runs_of_other_classes_keep_their_own_names(tmp_path: Path) -> None:
+    first = full_traces.write_full(tmp_path / "animals", [200, 150, 5], class_names=["cat", "dog", "owl"])
+    second = full_traces.write_full(tmp_path / "tools", [90, 90, 90, 4], class_names=["saw", "dog", "axe", "nut"])
+    rows = class_rows([Source(first), Source(second)])
+    assert [(row["name"], row["rare"], row["runs"][1] is None) for row in rows] == [
+        ("owl", True, True),
+        ("dog", False, False),
+        ("cat", False, True),
+    ]
+    text = page([first, second])
+    assert "a run whose class of that number has another name has no numbers" in text
+    assert ">nut<" in text, "findings of the second run have its names"
+    assert "has another name" not in page([first, first])

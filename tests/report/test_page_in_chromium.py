@@ -248,3 +248,25 @@ def test_without_scripts_findings_and_tables_can_be_read(chromium: Browser, file
     assert tab.locator("#classes tbody tr").count() == 6
     assert tab.locator("noscript").is_visible()
     context.close()
+
+
+def test_a_long_name_and_a_run_of_one_step(chromium: Browser, tmp_path: Path) -> None:
+    names = ["x" * 300, "two"]
+    runs = [
+        full_traces.write_full(
+            tmp_path / "one", [50, 5], class_names=names, epochs=1, steps_per_epoch=1, sampled_every=1
+        ),
+        full_traces.write_full(
+            tmp_path / "long", [50, 5], class_names=names, epochs=2, steps_per_epoch=400, sampled_every=1
+        ),
+    ]
+    file = tmp_path / "page.html"
+    file.write_text(page(runs), encoding="utf-8")
+    for tab in opened(chromium, file, width=390):
+        tab.evaluate("page.drawAll()")
+        assert tab.evaluate("document.documentElement.scrollWidth") == 390
+        ticks = "[...document.querySelectorAll('#figure-recall svg.chart')].map(s => s.textContent)"
+        assert not [text for text in tab.evaluate(ticks) if "1.05" in text], "there is no step 1.05"
+        notes = tab.locator("#figure-weight_norms .notes p").all_text_contents()
+        assert len(notes) == 1
+        assert notes[0].startswith("long: At most 300 of 800 readings")

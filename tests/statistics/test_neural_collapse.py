@@ -91,3 +91,12 @@ def test_nc4_counts_disagreement_with_the_nearest_mean() -> None:
     h = np.array([[1.0, 0.0], [9.0, 0.0], [4.0, 0.0], [6.0, 0.0]])
     assert nc4(h, np.array([0, 1, 0, 1]), means) == 0
     assert nc4(h, np.array([0, 0, 1, -1]), means) == 0.75
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_of_a_network_that_diverged_have_no_collapse(value: float) -> None:
+    h, y = np.full((6, 8), value), np.array([0, 0, 0, 1, 1, 2])
+    with np.errstate(invalid="ignore"):
+        measured = variability(h, y, np.full((3, 8), value))
+    assert np.isnan([measured.nc1, measured.nc1_sample, *measured.of_class]).all()
+    assert np.isnan(nc4(h, y, np.full((3, 8), value)))

@@ -21,11 +21,16 @@ class TimmSpec(ModelSpec):
     """Further keyword arguments."""
 
     def build(self, shape: Sequence[int], num_classes: int) -> nn.Module:
-        """Make it. Raises: MissingPackageError if timm is not installed."""
+        """Make it. Raises: MissingPackageError if timm is not installed, or cannot be imported."""
         try:
             import timm
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             raise MissingPackageError(f"model.name {self.name!r} needs timm: pip install timm") from error
+        except Exception as error:  # a torchvision for another torch, which timm imports, is a RuntimeError
+            raise MissingPackageError(
+                f"model.name {self.name!r} needs timm, which is installed and cannot be imported: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         name = self.name.partition(":")[2]
         if not timm.is_model(name):
             raise ConfigError(f"timm has no model {name!r}{nearest(name, timm.list_models())}")

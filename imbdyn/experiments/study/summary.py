@@ -74,9 +74,25 @@ class Summary:
     verdict: Verdict | None
 
 
+#: Columns of the results that are summarised beside the claims: what published tables have.
+_ERRORS = {
+    "test_error": "Test error of the imbalanced run at the last epoch.",
+    "best_test_error": "Test error of the imbalanced run at its best epoch, which is chosen on test data.",
+}
+
+
 def summarise(table: pd.DataFrame) -> list[Summary]:
-    """Return a summary for each group and measure of a table of results, in their order."""
-    return [_summary(rows) for _, rows in table.groupby(["group", "measure"], sort=False)]
+    """Return a summary for each group and measure of a table of results, then the group's errors."""
+    summaries = []
+    for _, group in table.groupby("group", sort=False):
+        summaries += [_summary(rows) for _, rows in group.groupby("measure", sort=False)]
+        once = group.drop_duplicates(["imbalance", "seed"])
+        for column, words in _ERRORS.items():
+            errors = pd.to_numeric(once[column])
+            if errors.notna().any():
+                made = once.assign(measure=column, claim=words, value=errors, unit="share", threshold=np.nan)
+                summaries.append(_summary(made))
+    return summaries
 
 
 def _summary(rows: pd.DataFrame) -> Summary:

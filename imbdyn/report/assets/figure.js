@@ -239,7 +239,13 @@ class Figure {
 
   buildNotes() {
     const notes = [...new Set(this.charts.flatMap((chart) => chart.notes))];
-    this.notes.replaceChildren(...notes.map((note) => dom.html("p", {}, note)));
+    this.notes.replaceChildren(...notes.map((note) => dom.html("p", {}, `${this.whose(note)}${note}`)));
+  }
+
+  // The names of the runs that a note is of, unless it is of all.
+  whose(note) {
+    const panels = this.panels.filter((panel) => panel.chart.notes.includes(note));
+    return panels.length === this.panels.length ? "" : `${panels.map((panel) => panel.name).join(", ")}: `;
   }
 
   fillTable() {

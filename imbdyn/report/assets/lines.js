@@ -72,7 +72,7 @@ class LinesPanel {
     const labels = this.endLabels(width);
     const margin = { top: 26, right: labels.length ? labels.room : 14, bottom: 40, left: 46 };
     this.box = { x0: margin.left, x1: width - margin.right, y0: height - margin.bottom, y1: margin.top };
-    this.x = scales.make(this.xDomain(), [this.box.x0, this.box.x1], chart.x.log);
+    this.x = scales.make(this.xDomain(), [this.box.x0, this.box.x1], chart.x.log, chart.x.whole);
     const yDomain = this.figure.sharesX ? this.figure.yDomain() : LinesPanel.yDomainOf(this.figure.charts, this.figure.hidden, null);
     this.y = scales.make(yDomain, [this.box.y0, this.box.y1], chart.y.log);
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);

@@ -2,8 +2,8 @@
 "use strict";
 
 const scales = {
-  // A scale from `domain` to `range`; both ends of a logarithmic domain are above 0.
-  make(domain, range, log) {
+  // A scale from `domain` to `range`; both ends of a logarithmic domain are above 0. Of a `whole` one, ticks are whole.
+  make(domain, range, log, whole = false) {
     const forth = log ? Math.log10 : (value) => value;
     const back = log ? (value) => 10 ** value : (value) => value;
     const [from, to] = domain.map(forth);
@@ -14,15 +14,15 @@ const scales = {
       log,
       of: (value) => start + (forth(value) - from) * factor,
       at: (pixel) => back(factor === 0 ? from : from + (pixel - start) / factor),
-      ticks: (most) => (log ? scales.logTicks(domain, most) : scales.linearTicks(domain, most)),
+      ticks: (most) => (log ? scales.logTicks(domain, most) : scales.linearTicks(domain, most, whole ? 1 : 0)),
     };
   },
 
-  linearTicks([from, to], most) {
+  linearTicks([from, to], most, least = 0) {
     const rough = (to - from) / Math.max(1, most);
     if (!(rough > 0)) return [from];
     const power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999) * power;
+    const step = Math.max(least, [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999) * power);
     const ticks = [];
     for (let i = Math.ceil(from / step - 1e-9); i * step <= to + step * 1e-9; i += 1) ticks.push(Number((i * step).toPrecision(12)));
     return ticks;

@@ -24,6 +24,8 @@ class Axis:
     lower: float | None = None
     """Fixed ends of the axis; None leaves them to the data."""
     upper: float | None = None
+    whole: bool = False
+    """Whether there is nothing between whole numbers, as between epochs: no tick stands there."""
 
     def title(self) -> str:
         """Return label and unit as they stand beside the axis."""

@@ -12,7 +12,7 @@ from imbdyn.report.figures.palette import LIGHT
 from imbdyn.report.figures.source import Source
 from imbdyn.report.figures.thinning import MOST_POINTS, thinned
 
-EPOCHS, STEPS = Axis("epoch"), Axis("optimizer step")
+EPOCHS, STEPS = Axis("epoch", whole=True), Axis("optimizer step", whole=True)
 
 #: A band has at most so many points.
 _BAND_POINTS = 150
