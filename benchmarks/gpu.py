@@ -43,7 +43,9 @@ def run(part: str, command: Sequence[str], log: Path, **environment: str) -> tup
     """Run a part; return its exit status, 124 if it was stopped, and its seconds. Its output goes to the log."""
     started = time.perf_counter()
     with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=os.environ | environment)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=os.environ | environment
+        )
         try:
             status = process.wait(LIMITS[part])
         except subprocess.TimeoutExpired:
@@ -63,7 +65,7 @@ def op_tests() -> list[str]:
 
 
 def counted(log: str) -> dict[str, object]:
-    """Return passed, failed and skipped tests by `op/implementation` (or the name of another test file), and who failed.
+    """Return passed, failed and skipped tests by `op/implementation` (or the test file), and who failed.
 
     Of the line that pytest -v prints when a test ends, which is there also if the whole was stopped.
     """
