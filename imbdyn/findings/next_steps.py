@@ -21,6 +21,7 @@ import numpy as np
 
 from imbdyn.findings.contrast import contrast
 from imbdyn.findings.finding import Finding
+from imbdyn.findings.first_order import rare_product
 from imbdyn.findings.groups import Groups, class_counts, configuration, groups
 from imbdyn.findings.intervals import Interval, combine, wilson
 from imbdyn.findings.late_overfit import FITTED
@@ -35,6 +36,9 @@ _LEVEL, _GAP = 0.05, 0.05
 
 #: Rows are short up to this share of the others' norm.
 _SHORT = 0.9
+
+#: From this share on of the steps that were read while the rare classes' loss was above its start, they are outvoted.
+_MOST = 0.5
 
 
 class Given(NamedTuple):
@@ -81,17 +85,20 @@ def adjust_logits(given: Given) -> Finding | None:
 
 
 def equalise_gradients(given: Given) -> Finding | None:
-    """The loss of the rare classes rises at first, in steps in which the others' gradients outvote theirs."""
-    drop, rise = given.found["minority_initial_drop"], given.found["first_order_rise"]
-    if drop.value is None or drop.steps is None or rise.steps is None:
+    """The loss of the rare classes rises at first, while in most steps the others' gradients outvote theirs."""
+    drop = given.found["minority_initial_drop"]
+    if drop.value is None or drop.steps is None or drop.value <= 1:
         return None
-    if not (drop.value > 1 and rise.steps[0] <= drop.steps[1]):
+    product = rare_product(given.trace, given.group)
+    outvoted = product[(product.index >= drop.steps[0]) & (product.index <= drop.steps[1])] < 0
+    if outvoted.empty or outvoted.mean() < _MOST:
         return None
     return _step(
         "equalise_gradients",
         "Rare classes are outvoted in the first steps: give the classes equal weight there.",
-        f"-cos > norm ratio from step {rise.steps[0]} to {rise.steps[1]}, and the rare classes' loss is above its "
-        f"start until step {drop.steps[1]}: try oversampling, or equal gradient norms by class (PCNGD).",
+        f"-cos > norm ratio in {int(outvoted.sum())} of the {len(outvoted)} steps read until step {drop.steps[1]}, and "
+        "the rare classes' loss is above its start until then: try oversampling, or equal gradient norms by class "
+        "(PCNGD).",
     )
 
 

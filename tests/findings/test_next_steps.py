@@ -103,13 +103,30 @@ def test_scarcity_that_leaves_most_of_the_gap_asks_for_samples(tmp_path: Path) -
     assert steps_of(trace, beside={"scarce": scarce}) == {}
 
 
-@pytest.mark.parametrize("peak", [3.0, 1.0])
-def test_an_initial_drop_while_outvoted_asks_for_equal_gradients(tmp_path: Path, peak: float) -> None:
+OUTVOTED, HEARD = [[1.0, 0.1]] * 5 + [[-2.0, 0.1]] * 5, [[1.0, 0.1]] * 10
+
+
+@pytest.mark.parametrize(
+    ("peak", "gradients", "advised"),
+    [
+        (3.0, [OUTVOTED], "in 1 of the 1 steps read until step 10"),
+        (3.0, [OUTVOTED, HEARD], "in 1 of the 2 steps"),
+        (3.0, [OUTVOTED, HEARD, HEARD], ""),
+        (3.0, [], ""),
+        (1.0, [OUTVOTED], ""),
+    ],
+    ids=["always", "half the time", "once in three", "not read", "no drop"],
+)
+def test_an_initial_drop_while_outvoted_asks_for_equal_gradients(
+    tmp_path: Path, peak: float, gradients: list[list[list[float]]], advised: str
+) -> None:
     losses = {0: [2.0] * 10, 10: [peak] * 5 + [1.0] * 5, 20: [0.5] * 10}
     more = [class_rows(step, "train_eval", loss=loss, count=COUNTS) for step, loss in losses.items() if step < 20]
-    more += gradient_rows(5, [[1.0, 0.1]] * 5 + [[-2.0, 0.1]] * 5)
+    for step, rows in [*enumerate(gradients, 5), (15, OUTVOTED)]:  # the last is later than the drop
+        more += gradient_rows(step, rows)
     steps = steps_of(run(tmp_path / "run", margin=1.0, more=more))
-    assert set(steps) == ({"equalise_gradients"} if peak > 2 else set())
+    assert set(steps) == ({"equalise_gradients"} if advised else set())
+    assert not advised or advised in steps["equalise_gradients"].sentence
 
 
 def test_the_frame_has_the_steps_and_what_they_changed(tmp_path: Path) -> None:
