@@ -304,3 +304,17 @@ def test_a_worker_that_is_killed_costs_an_epoch(tmp_path: Path, cluster) -> None
         evaluated = open_trace(folder / run).classes.query("split == 'test'")
         assert sorted(evaluated["epoch"].dropna().unique()) == list(range(1, 26))
     assert [summary["measure"] for summary in json.loads(result.stdout)["summary"]] == CLAIMS + ERRORS
+
+
+@pytest.mark.nightly
+def test_the_default_study_takes_at_most_ten_minutes_on_two_cores(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    result = CliRunner().invoke(main, ["study", "--jobs", "2", "--json", "--quiet", "--out", str(tmp_path)])
+    seconds = time.monotonic() - begun
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["failures"] == {}
+    assert {summary["measure"] for summary in found["summary"]} == {*CLAIMS, *ERRORS}
+    verdicts = {summary["claim"]: summary["verdict"] for summary in found["summary"] if summary.get("verdict")}
+    assert len(verdicts) == 3, "the three claims"
+    assert seconds < 600
