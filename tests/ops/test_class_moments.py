@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+import mmap
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -109,6 +111,26 @@ def test_sorted_labels_leave_classes_out_of_spans() -> None:
     case = make_rows(IN_ORDER * 30, 9, 3)
     sorted_labels = case.labels.sort().values.where(torch.arange(len(case.labels)) > 40, -100)
     check(replace(case, labels=sorted_labels))
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux' /proc")
+def test_of_many_classes_only_those_that_are_there_take_memory() -> None:
+    case = make_rows(64, 512, 130_000, ignored=True)
+    class_moments(case.matrix, case.labels, 130_000)
+    before = resident_bytes()
+    found = class_moments(case.matrix, case.labels, 130_000)
+    assert resident_bytes() - before < 16 << 20, "of 512 MiB"
+    present = case.labels[case.labels >= 0].unique()
+    number = torch.searchsorted(present, case.labels).where(case.labels >= 0, -100)
+    oracle = class_moments_reference(case.matrix, number, len(present))
+    for a, b in zip(found, oracle, strict=True):
+        torch.testing.assert_close(a[present], b.to(a.dtype))
+    assert int(found.count.sum()) == int((case.labels >= 0).sum())
+    found.mean[0, 0] = 1.0  # it is memory like any other
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,8 +17,21 @@ from imbdyn.ops._library import register as register_second
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 
 
-def _zeros_on_demand(rows: int, columns: int, *, dtype: torch.dtype) -> Tensor:
-    """Return zeros [rows, columns] in memory that the system hands out when it is touched: absent classes take none."""
+#: Bytes that the system clears, in huge pages, while it hands out one small page.
+_CLEARED_MEANWHILE = 27 << 10
+
+
+def _zeros_on_demand(rows: int, columns: int, *, used: int, dtype: torch.dtype) -> Tensor:
+    """Return zeros [rows, columns] in memory that the system hands out when it is touched: absent classes take none.
+
+    In huge pages, as numpy asks for, unless `used` rows at most are so few that small ones are handed out sooner.
+    """
+    row_bytes = columns * dtype.itemsize
+    pages = used * (2 + row_bytes // mmap.PAGESIZE)
+    if rows * row_bytes > pages * _CLEARED_MEANWHILE and hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory = mmap.mmap(-1, rows * row_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        return torch.frombuffer(memory, dtype=dtype).view(rows, columns)
     return torch.from_numpy(np.zeros((rows, columns), _NUMPY[dtype]))
 
 
@@ -32,7 +48,8 @@ def register() -> None:
     ) -> tuple[Tensor, Tensor, Tensor]:
         dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
         count = torch.zeros(num_classes, dtype=torch.int64)
-        zeros = torch.zeros if num_classes <= labels.shape[0] else _zeros_on_demand
+        rows = labels.shape[0]
+        zeros = torch.zeros if num_classes <= rows else partial(_zeros_on_demand, used=rows)
         mean = zeros(num_classes, features.shape[1], dtype=dtype)
         m2 = zeros(num_classes, features.shape[1], dtype=dtype)
         add(count, mean, m2, features, labels, ignore_index)
