@@ -141,7 +141,8 @@ def meanwhile(condition: Callable[[], object], act: Callable[[], None]) -> Itera
 LONG = '[model]\nname = "mlp"\n[train]\nepochs = 400\n[grid]\nseed = [0, 1]\n'
 
 
-@pytest.mark.parametrize("to_all", [True, pytest.param(False, marks=pytest.mark.nightly)], ids=["Ctrl-C", "kill -INT"])
+@pytest.mark.nightly  # 20 s each; an interrupted run, and that it goes on, are in test_run.py
+@pytest.mark.parametrize("to_all", [True, False], ids=["Ctrl-C", "kill -INT"])
 def test_an_interrupt_keeps_what_is_done_and_the_same_command_goes_on(tmp_path: Path, to_all: bool) -> None:
     config, folder = written(tmp_path, LONG), tmp_path / "runs" / "tiny"
 
