@@ -49,9 +49,7 @@ def minority_initial_drop(trace: Trace) -> Finding:
     if len(readings) < 2 or not _is_untrained(readings):
         return replace(found, sentence='No loss of the untrained network: evaluate "train_eval" before the first step.')
     ratio = readings[["rare", "others"]] / readings[["rare", "others"]].iloc[0]
-    above = (ratio["rare"].iloc[1:] > 1).to_numpy()
-    last = len(above) if above.all() else int(above.argmin())  # index of the last reading above the start, 0 if none
-    peak = 1 + int(np.argmax(ratio["rare"].iloc[1 : last + 1])) if last else 1
+    peak, last = _peak_and_last(ratio["rare"])
     value = defined(ratio["rare"].iloc[peak])
     if value is None:
         return replace(found, sentence="The untrained network had no loss on the rare classes.")
@@ -69,6 +67,25 @@ def minority_initial_drop(trace: Trace) -> Finding:
             else f"The loss of rare classes fell to {value:.2f} times its start by step {step} ({others})."
         ),
     )
+
+
+def steps_of_rise(trace: Trace) -> tuple[int, int] | None:
+    """Return the steps from the start to the rare classes' highest loss; None where it did not rise at first."""
+    group = groups(trace)
+    if one_group(group) is not None:
+        return None
+    readings = loss_readings(trace, group, _split(trace))
+    if len(readings) < 2 or not _is_untrained(readings):
+        return None
+    peak, last = _peak_and_last(readings["rare"] / readings["rare"].iloc[0])
+    return (int(readings.index[0]), int(readings.index[peak])) if last else None
+
+
+def _peak_and_last(ratio: pd.Series[float]) -> tuple[int, int]:
+    """Return which reading is the highest of those above the start, and which their last; 1 and 0 if there are none."""
+    above = (ratio.iloc[1:] > 1).to_numpy()
+    last = len(above) if above.all() else int(above.argmin())
+    return (1 + int(np.argmax(ratio.iloc[1 : last + 1])) if last else 1), last
 
 
 def _split(trace: Trace) -> str:

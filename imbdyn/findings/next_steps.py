@@ -25,6 +25,7 @@ from imbdyn.findings.first_order import rare_product
 from imbdyn.findings.groups import Groups, class_counts, configuration, groups
 from imbdyn.findings.intervals import Interval, combine, wilson
 from imbdyn.findings.late_overfit import FITTED
+from imbdyn.findings.minority_initial_drop import steps_of_rise
 from imbdyn.findings.recall import final, held_out_split, recall_curves, train_split
 from imbdyn.findings.rows import last_rows
 
@@ -37,7 +38,7 @@ _LEVEL, _GAP = 0.05, 0.05
 #: Rows are short up to this share of the others' norm.
 _SHORT = 0.9
 
-#: From this share on of the steps that were read while the rare classes' loss was above its start, they are outvoted.
+#: From this share on of the steps that were read while their loss rose, rare classes are said to be outvoted.
 _MOST = 0.5
 
 
@@ -86,19 +87,18 @@ def adjust_logits(given: Given) -> Finding | None:
 
 def equalise_gradients(given: Given) -> Finding | None:
     """The loss of the rare classes rises at first, while in most steps the others' gradients outvote theirs."""
-    drop = given.found["minority_initial_drop"]
-    if drop.value is None or drop.steps is None or drop.value <= 1:
+    rise = steps_of_rise(given.trace)
+    if rise is None:
         return None
     product = rare_product(given.trace, given.group)
-    outvoted = product[(product.index >= drop.steps[0]) & (product.index <= drop.steps[1])] < 0
+    outvoted = product[(product.index >= rise[0]) & (product.index <= rise[1])] < 0
     if outvoted.empty or outvoted.mean() < _MOST:
         return None
     return _step(
         "equalise_gradients",
         "Rare classes are outvoted in the first steps: give the classes equal weight there.",
-        f"-cos > norm ratio in {int(outvoted.sum())} of the {len(outvoted)} steps read until step {drop.steps[1]}, and "
-        "the rare classes' loss is above its start until then: try oversampling, or equal gradient norms by class "
-        "(PCNGD).",
+        f"-cos > norm ratio in {int(outvoted.sum())} of the {len(outvoted)} steps read while the rare classes' loss "
+        f"rose, until step {rise[1]}: try oversampling, or equal gradient norms by class (PCNGD).",
     )
 
 

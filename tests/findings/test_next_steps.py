@@ -109,7 +109,7 @@ OUTVOTED, HEARD = [[1.0, 0.1]] * 5 + [[-2.0, 0.1]] * 5, [[1.0, 0.1]] * 10
 @pytest.mark.parametrize(
     ("peak", "gradients", "advised"),
     [
-        (3.0, [OUTVOTED], "in 1 of the 1 steps read until step 10"),
+        (3.0, [OUTVOTED], "in 1 of the 1 steps read while the rare classes' loss rose, until step 10"),
         (3.0, [OUTVOTED, HEARD], "in 1 of the 2 steps"),
         (3.0, [OUTVOTED, HEARD, HEARD], ""),
         (3.0, [], ""),
