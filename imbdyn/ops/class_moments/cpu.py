@@ -17,6 +17,8 @@ from imbdyn.ops._library import register as register_second
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 
 
+#: Smaller results have no huge page (of x86-64, and of arm64 with pages of 4 KiB).
+_HUGE_PAGE = 2 << 20
 #: Bytes that the system clears, in huge pages, while it hands out one small page.
 _CLEARED_MEANWHILE = 27 << 10
 
@@ -28,10 +30,10 @@ def _zeros_on_demand(rows: int, columns: int, *, used: int, dtype: torch.dtype) 
     """
     row_bytes = columns * dtype.itemsize
     pages = used * (2 + row_bytes // mmap.PAGESIZE)
-    if rows * row_bytes > pages * _CLEARED_MEANWHILE and hasattr(mmap, "MADV_NOHUGEPAGE"):
+    if rows * row_bytes > max(_HUGE_PAGE, pages * _CLEARED_MEANWHILE) and hasattr(mmap, "MADV_NOHUGEPAGE"):
         memory = mmap.mmap(-1, rows * row_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory.madvise(mmap.MADV_NOHUGEPAGE)
-        return torch.frombuffer(memory, dtype=dtype).view(rows, columns)
+        return torch.from_numpy(np.frombuffer(memory, _NUMPY[dtype]).reshape(rows, columns))
     return torch.from_numpy(np.zeros((rows, columns), _NUMPY[dtype]))
 
 
