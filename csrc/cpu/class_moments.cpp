@@ -137,9 +137,10 @@ void run_by_class(const Matrix& features, const SortedRows& sorted, const Moment
 /// read class by class. By shape alone, so that the order of the sums does not follow the thread number.
 int64_t count_spans(const Matrix& features, int64_t num_classes) {
   const int64_t columns = features.columns;
+  const int64_t class_bytes = 3 * sizeof(float) * std::max<int64_t>(columns, 1);  // shift, sum and sum of squares
   // Outliers among a span's first rows cost a digit of float64, which is there for the last ones.
   if (features.type == ElementType::float64 || features.column_stride != 1 || columns > kMomentsPanel) return 0;
-  if (num_classes > kBytesOfSums / (3 * 4 * std::max<int64_t>(columns, 1))) return 0;
+  if (num_classes > kBytesOfSums / class_bytes) return 0;
   const int64_t spans = features.rows / (kSpanRowsOfClass * num_classes);
   return spans < kLeastSpans ? 0 : std::min(kMostSpans, spans);
 }
