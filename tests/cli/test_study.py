@@ -141,6 +141,15 @@ def meanwhile(condition: Callable[[], object], act: Callable[[], None]) -> Itera
 LONG = '[model]\nname = "mlp"\n[train]\nepochs = 400\n[grid]\nseed = [0, 1]\n'
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell lets what it runs in the background ignore Ctrl-C, and so does all that is begun by it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.nightly  # 20 s each; an interrupted run, and that it goes on, are in test_run.py
 @pytest.mark.parametrize("to_all", [True, False], ids=["Ctrl-C", "kill -INT"])
 def test_an_interrupt_keeps_what_is_done_and_the_same_command_goes_on(tmp_path: Path, to_all: bool) -> None:
@@ -172,6 +181,7 @@ def test_an_interrupt_keeps_what_is_done_and_the_same_command_goes_on(tmp_path: 
     assert last <= open_trace(place).classes["epoch"].max() <= last + 1
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_of_a_single_process_closes_its_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, folder = written(tmp_path), tmp_path / "runs" / "tiny"
 
