@@ -7,50 +7,11 @@
 #include "cuda/class_moments.h"
 #include "cuda/class_moments_order.h"
 #include "cuda/class_moments_plan.h"
-#include "cuda/class_moments_rows.h"
+#include "cuda/class_moments_private.h"
+#include "cuda/class_moments_results.h"
 
 namespace imbdyn {
 namespace {
-
-/// Partial results of chunk lines: mean, what its rounding has left of it, and m2, each [D].
-template <class A>
-struct Partial {
-  A* data;
-  int64_t columns;
-
-  __device__ A* at(int64_t line, int which, int64_t column) const {
-    return data + (line * 3 + which) * columns + column;
-  }
-  __device__ void store(int64_t line, int64_t column, const Moments& moments) const {
-    const A mean = static_cast<A>(moments.mean);
-    const A left = static_cast<A>(moments.mean - static_cast<double>(mean));
-    *at(line, 0, column) = mean;
-    *at(line, 1, column) = is_finite(left) ? left : 0;
-    *at(line, 2, column) = static_cast<A>(moments.m2);
-  }
-  __device__ Moments load(int64_t line, int64_t column, double n) const {
-    return {n, static_cast<double>(*at(line, 0, column)) + static_cast<double>(*at(line, 1, column)),
-            static_cast<double>(*at(line, 2, column))};
-  }
-};
-
-template <class A>
-struct Results {
-  A* mean;
-  A* m2;
-  int64_t columns;
-  bool fresh;
-
-  __device__ void store(const Line& line, int64_t column, const Moments& moments) const {
-    const int64_t at = line.c * columns + column;
-    Moments all = moments;
-    if (!fresh && line.before > 0) {
-      all = merged({static_cast<double>(line.before), static_cast<double>(mean[at]), static_cast<double>(m2[at])}, all);
-    }
-    mean[at] = static_cast<A>(all.mean);
-    m2[at] = static_cast<A>(all.m2);
-  }
-};
 
 /// Warps that a multiprocessor is to hold at a time, which bounds their registers. (For Blackwell's the compiler needs
 /// more of them.)
@@ -143,7 +104,7 @@ __global__ void __launch_bounds__(32 * kDown * kAcross, kResidentWarps<kWide> / 
     if (of_chunk) {
       partial.store(number, panel + j, moments);
     } else {
-      results.store(line, panel + j, moments);
+      results.store(line.c, line.before, panel + j, moments);
     }
   }
 }
@@ -178,7 +139,7 @@ __global__ void __launch_bounds__(32 * kMergingWarps)
   __syncthreads();
   if (warp != 0 || !there) return;
   for (int other = 1; other < kMergingWarps; ++other) merger.add(merged_by[other * 32 + threadIdx.x]);
-  results.store(line, column, merger.result());
+  results.store(line.c, line.before, column, merger.result());
 }
 
 template <class T, bool kWide, int kDown, int kAcross>
@@ -193,6 +154,12 @@ void launch_lines(const Matrix& features, const Plan& plan, char* memory, const 
       features, order, lines, 2 * plan.windows, plan.chunking, plan.by_class, panels, results, partial);
 }
 
+/// Whether rows lie in pieces of 16 bytes, of so many columns.
+bool lies_in_pieces(const Matrix& features, int64_t columns) {
+  return features.column_stride == 1 && features.columns % columns == 0 && features.row_stride % columns == 0 &&
+         reinterpret_cast<uintptr_t>(features.data) % 16 == 0;
+}
+
 template <class T>
 void launch(const Matrix& features, const Plan& plan, const MomentsMemory& moments, bool fresh, char* memory,
             cudaStream_t stream) {
@@ -200,8 +167,7 @@ void launch(const Matrix& features, const Plan& plan, const MomentsMemory& momen
   const Results<A> results{static_cast<A*>(moments.mean), static_cast<A*>(moments.m2), features.columns, fresh};
   const Partial<A> partial{reinterpret_cast<A*>(memory + plan.partial_at), features.columns};
   constexpr int64_t kSize = kColumns<T>;
-  const bool wide = features.column_stride == 1 && features.columns % kSize == 0 && features.row_stride % kSize == 0 &&
-                    reinterpret_cast<uintptr_t>(features.data) % 16 == 0;
+  const bool wide = lies_in_pieces(features, kSize);
   const int64_t classes = plan.lines - 2 * plan.windows;
   const bool few_rows = features.rows < 8 * classes;  // of a class
   const bool narrow = features.columns <= 2 * 32 * kSize || !plan.many_blocks;
@@ -232,15 +198,15 @@ int64_t element_bytes(ElementType type) {
 
 int64_t real_bytes(ElementType type) { return type == ElementType::float64 ? 8 : 4; }
 
-}  // namespace
-
-int64_t class_moments_cuda_bytes(int64_t rows, int64_t columns, int64_t num_classes, ElementType type) {
-  return make_plan(rows, columns, num_classes, element_bytes(type), real_bytes(type)).bytes;
+/// The way of few classes; it does not fit for float64, whose sums are twice as large.
+PrivatePlan plan_private(int64_t rows, int64_t columns, int64_t num_classes, ElementType type) {
+  return type == ElementType::float64 ? PrivatePlan{}
+                                      : make_private_plan(rows, columns, num_classes, 16 / element_bytes(type));
 }
 
-void class_moments_cuda(const Matrix& features, const Labels& labels, const MomentsMemory& moments, bool fresh,
-                        void* memory, void* stream) {
-  const auto on = static_cast<cudaStream_t>(stream);
+/// Rows ordered by class, and then read once.
+void by_order(const Matrix& features, const Labels& labels, const MomentsMemory& moments, bool fresh, char* memory,
+              cudaStream_t on) {
   const ElementType type = features.type;
   const Plan plan =
       make_plan(features.rows, features.columns, labels.num_classes, element_bytes(type), real_bytes(type));
@@ -254,16 +220,35 @@ void class_moments_cuda(const Matrix& features, const Labels& labels, const Mome
     cudaMemsetAsync(moments.m2, 0, bytes, on);
   }
   if (features.rows > 0) {
-    auto* bytes = static_cast<char*>(memory);
-    order_by_class(labels, features.rows, plan, moments.count, fresh, bytes, on);
+    order_by_class(labels, features.rows, plan, moments.count, fresh, memory, on);
     if (features.columns > 0) {
-      switch (features.type) {
-        case ElementType::float64: launch<double>(features, plan, moments, fresh, bytes, on); break;
-        case ElementType::float32: launch<float>(features, plan, moments, fresh, bytes, on); break;
-        case ElementType::bfloat16: launch<Bfloat16>(features, plan, moments, fresh, bytes, on); break;
-        case ElementType::float16: launch<Float16>(features, plan, moments, fresh, bytes, on); break;
+      switch (type) {
+        case ElementType::float64: launch<double>(features, plan, moments, fresh, memory, on); break;
+        case ElementType::float32: launch<float>(features, plan, moments, fresh, memory, on); break;
+        case ElementType::bfloat16: launch<Bfloat16>(features, plan, moments, fresh, memory, on); break;
+        case ElementType::float16: launch<Float16>(features, plan, moments, fresh, memory, on); break;
       }
     }
+  }
+}
+
+}  // namespace
+
+int64_t class_moments_cuda_bytes(int64_t rows, int64_t columns, int64_t num_classes, ElementType type) {
+  const int64_t ordered = make_plan(rows, columns, num_classes, element_bytes(type), real_bytes(type)).bytes;
+  return std::max(ordered, plan_private(rows, columns, num_classes, type).bytes);
+}
+
+void class_moments_cuda(const Matrix& features, const Labels& labels, const MomentsMemory& moments, bool fresh,
+                        void* memory, void* stream) {
+  const auto on = static_cast<cudaStream_t>(stream);
+  const ElementType type = features.type;
+  auto* const bytes = static_cast<char*>(memory);
+  const PrivatePlan few = plan_private(features.rows, features.columns, labels.num_classes, type);
+  if (few.fits && lies_in_pieces(features, 16 / element_bytes(type))) {
+    class_moments_private(features, labels, moments, fresh, few, bytes, on);
+  } else {
+    by_order(features, labels, moments, fresh, bytes, on);
   }
   const cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess) {

@@ -144,6 +144,16 @@ T __shfl_down_sync(unsigned, T value, int apart) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   return on_host::exchange(value, lane + apart < 32 ? lane + apart : lane);
 }
+template <class T>
+T __shfl_sync(unsigned, T value, int from) {
+  return on_host::exchange(value, from);
+}
+inline unsigned __ballot_sync(unsigned, bool yes) {
+  unsigned bits = 0;
+  for (int lane = 0; lane < 32; ++lane) bits |= on_host::exchange(yes ? 1u : 0u, lane) << lane;
+  return bits;
+}
+inline int __any_sync(unsigned all, bool yes) { return __ballot_sync(all, yes) != 0; }
 inline unsigned __match_any_sync(unsigned, int value) {
   unsigned same = 0;
   for (int lane = 0; lane < 32; ++lane) same |= (on_host::exchange(value, lane) == value ? 1u : 0u) << lane;

@@ -90,8 +90,9 @@ def assert_same(got: Moments, expected: Moments) -> None:
         torch.testing.assert_close(a.double(), b.to(a.dtype).double(), equal_nan=True, **tolerance)
 
 
-#: Rows, columns, classes: pairs and digits (one and two of them), lines by class and by place, with and without chunks.
-SHAPES = [(33, 8, 5), (700, 264, 7), (3000, 5, 70)]
+#: Rows, columns, classes: pairs and digits (one and two of them), lines by class and by place, with and without chunks,
+#: and the way of few classes.
+SHAPES = [(33, 8, 5), (700, 264, 7), (3000, 5, 70), (4200, 264, 5)]
 MORE_SHAPES = [
     (8300, 3, 9000),  # two digits, which the moments that are added have with every commit
     *((1, 1, 1), (64, 300, 40), (5, 4, 700), (1500, 8, 2), (2048, 3, 33), (1100, 4, 1200), (2049, 8, 1), (5000, 8, 3)),
@@ -104,6 +105,12 @@ MORE_SHAPES = [
         (130, 528, 3),
         (100, 1032, 30),
     ),
+    *(
+        (4096, 8, 10),
+        (4099, 520, 1),
+        (4100, 8, 21),
+        (5000, 16, 10),
+    ),  # few classes: as many as fit, and one more in bf16
     *((2600, 6656, 3), (2700, 6600, 400)),  # enough blocks for panels of 2 KB
 ]
 
@@ -131,12 +138,13 @@ def test_class_moments_of_any_strides_and_values(
     assert_same(got, class_moments_reference(case.matrix, case.labels, 4))
 
 
-def test_class_moments_of_chunks_that_are_not_finite(kernels: ctypes.CDLL) -> None:
-    x = make_rows(2500, 8, 1, mean=3.0).matrix
+@pytest.mark.parametrize("rows", [2500, 4500])
+def test_class_moments_of_chunks_that_are_not_finite(kernels: ctypes.CDLL, rows: int) -> None:
+    x = make_rows(rows, 8, 1, mean=3.0).matrix
     x[:, :3] = 1.0
     x[-1, 0], x[0, 1], x[1500, 2] = torch.inf, -torch.inf, torch.nan
     x[::2, 3], x[1::2, 3] = 3e38, -3e38
-    y = torch.zeros(2500, dtype=torch.int64)
+    y = torch.zeros(rows, dtype=torch.int64)
     got = fresh_moments(kernels, x, y, 1)
     assert abs(got[1][0, 3].item()) < 1e32
     assert got[2][0, 3].item() == torch.inf
@@ -146,7 +154,7 @@ def test_class_moments_of_chunks_that_are_not_finite(kernels: ctypes.CDLL) -> No
     assert_same(got, (got[0], mean, m2))
 
 
-@pytest.mark.parametrize("rows", [60, 3000])
+@pytest.mark.parametrize("rows", [60, 3000, 4200])
 @pytest.mark.parametrize("num_classes", [4, 5000])
 def test_labels_that_are_no_class_are_ignored(kernels: ctypes.CDLL, num_classes: int, rows: int) -> None:
     case = make_rows(rows, 4, 4)
@@ -157,10 +165,14 @@ def test_labels_that_are_no_class_are_ignored(kernels: ctypes.CDLL, num_classes:
 
 
 @pytest.mark.parametrize(
-    ("rows", "num_classes"), [(0, 5), (0, 7000), (90, 5), (90, 7000), (3000, 5), (8300, 8500)], ids=str
+    ("rows", "columns", "num_classes"),
+    [(0, 7, 5), (0, 7, 7000), (90, 7, 5), (90, 7, 7000), (3000, 7, 5), (8300, 7, 8500), (4200, 8, 5)],
+    ids=str,
 )
-def test_moments_are_added_to_present_classes_alone(kernels: ctypes.CDLL, rows: int, num_classes: int) -> None:
-    case = make_rows(rows + 60, 7, 4, mean=10.0)
+def test_moments_are_added_to_present_classes_alone(
+    kernels: ctypes.CDLL, rows: int, columns: int, num_classes: int
+) -> None:
+    case = make_rows(rows + 60, columns, 4, mean=10.0)
     strided = case.labels.repeat_interleave(2)[::2]
     got = fresh_moments(kernels, case.matrix[:60], strided[:60], num_classes)
     got[1][4:], got[2][4:] = torch.nan, torch.nan

@@ -22,6 +22,7 @@ CHUNK_ROWS = 128  # of one class that a block takes where there are few blocks
 ONE_CHUNK = 512  # rows up to which a class has one chunk
 MOST_PAIRS = 2048  # rows up to which all pairs of labels are compared
 DIGIT = 2048  # classes that one digit tells apart
+FEW_CLASSES_FROM = 4096  # rows from which few classes are not ordered
 
 
 def check(case: Rows) -> None:
@@ -44,6 +45,15 @@ def test_matches_reference_where_rows_are_sorted(case: Rows) -> None:
     times = 3000 // len(case.labels)
     many = Rows(case.matrix.repeat(times, 1), case.labels.repeat(times), case.num_classes, f"{times} times {case.text}")
     check(many)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("num_classes", "columns"), [(1, 8), (10, 264), (11, 16), (21, 136)])
+@pytest.mark.parametrize("special", ["", "inf"])
+def test_matches_reference_where_a_warp_has_sums_of_its_own(
+    special: str, num_classes: int, columns: int, dtype: torch.dtype
+) -> None:
+    check(make_rows(FEW_CLASSES_FROM + 37, columns, num_classes, dtype, ignored=True, mean=3.0, special=special))
 
 
 @pytest.mark.parametrize("rows", [ONE_CHUNK, ONE_CHUNK + 1, 10 * CHUNK_ROWS, MOST_PAIRS, MOST_PAIRS + 1, 8192, 8193])
