@@ -15,6 +15,9 @@ if not torch.cuda.is_available():
     # Read where a Triton kernel is defined, so before any is imported. tests/ops/compiled_kernels.py compiles them.
     os.environ["TRITON_INTERPRET"] = "1"
 
+# Read by torch once, with the first product of a process: deterministic tests need it, whichever of them comes first.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 torch.set_num_threads(1)  # tests run side by side; more OpenMP threads than cores only wait for each other
 
 
