@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import gpu_arithmetic
+import launches
 import pytest
 import torch
 from forked_python import ForkedPython, forked_python
@@ -14,6 +16,13 @@ from torch import nn
 if not torch.cuda.is_available():
     # Read where a Triton kernel is defined, so before any is imported. tests/ops/compiled_kernels.py compiles them.
     os.environ["TRITON_INTERPRET"] = "1"
+    if os.environ.get("IMBDYN_GPU_ARITHMETIC") == "1":
+        gpu_arithmetic.install()
+    if "IMBDYN_LAUNCHES" in os.environ:
+        launches.record(os.environ["IMBDYN_LAUNCHES"])
+
+# Read by torch once, with the first product of a process: deterministic tests need it, whichever of them comes first.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 torch.set_num_threads(1)  # tests run side by side; more OpenMP threads than cores only wait for each other
 

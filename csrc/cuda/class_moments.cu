@@ -214,7 +214,8 @@ void by_order(const Matrix& features, const Labels& labels, const MomentsMemory&
   if (fresh && (!plan.by_class || plan.passes > 1 || features.rows == 0)) {
     cudaMemsetAsync(moments.count, 0, static_cast<size_t>(labels.num_classes) * sizeof(int64_t), on);
   }
-  if (fresh && (!plan.by_class || features.rows == 0)) {
+  // without columns there is no memory, and CUDA does not say what it does with none
+  if (fresh && features.columns > 0 && (!plan.by_class || features.rows == 0)) {
     const auto bytes = static_cast<size_t>(labels.num_classes * features.columns * real_bytes(type));
     cudaMemsetAsync(moments.mean, 0, bytes, on);
     cudaMemsetAsync(moments.m2, 0, bytes, on);

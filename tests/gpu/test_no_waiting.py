@@ -6,7 +6,6 @@ The first steps, which learn the model, may wait. All else runs where torch rais
 from __future__ import annotations
 
 import faulthandler
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,11 +23,12 @@ from torch import Tensor, nn
 
 import imbdyn
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
     pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning"),
     pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),  # torch's own
+    # of torch.compile, on any GPU that has TF32: float32 products are exact here
+    pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores:UserWarning"),
 ]
 
 #: Steps that may wait: at interval 3 the second sampled one is step 3.
@@ -241,8 +241,8 @@ def test_the_host_is_through_a_step_while_the_gpu_is_still_before_it(tmp_path: P
     trace = imbdyn.open_trace(tmp_path / "run")
     assert trace.steps.step.tolist() == [1, 3, 6, 9, 12, 15]
     seconds = trace.steps.set_index("step").step_seconds
-    assert seconds[12] > 0.8, "steps are timed on the GPU, which slept in two of these three"
-    assert seconds[9] < 0.4
+    # nothing is asked of step 9 alone: it takes what the host takes, beside as many tests as the machine has processors
+    assert seconds[12] - seconds[9] > 0.8, "steps are timed on the GPU, which slept in two of these three"
 
 
 def test_autocast_and_a_grad_scaler_with_a_fused_optimizer(network: nn.Module, tmp_path: Path) -> None:

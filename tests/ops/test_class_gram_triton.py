@@ -122,8 +122,8 @@ def test_norms_that_are_not_wanted_are_nan(way: str) -> None:
     got = rows_gram(x, g, y, 3, None, -100, False, bias=True, forced=Forced(way))
     full = run(a, d, None, Forced(way))
     assert bool(got[1].isnan().all() and got[3].isnan().all())
-    for i in (0, 2):
-        torch.testing.assert_close(got[i], full[i], rtol=1e-12, atol=1e-12)  # float64 sums in another order
+    # not the same bits: a GPU adds the gradients of chunks in any order, in float32
+    compare((got[0], full[1], got[2], full[3]), a, d, None)
 
 
 def test_labels_that_were_written_to_are_sorted_again() -> None:

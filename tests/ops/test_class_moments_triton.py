@@ -240,6 +240,12 @@ def main_kernel(element: str, tile: tuple[int, int], *, fresh: bool, warps: int 
     )
 
 
+def of_one_column(kernel: Kernel) -> Kernel:
+    """Return a kernel for features [N, 1]: an argument that is 1 is a constant."""
+    aligned = tuple(name for name in kernel.aligned if name not in ("row_stride", "columns"))
+    return replace(kernel, constants={**kernel.constants, "row_stride": 1, "columns": 1}, aligned=aligned)
+
+
 SOME = [
     main_kernel("bf16", (4, 1024), fresh=True),
     main_kernel("fp32", (8, 512), fresh=False),
@@ -255,6 +261,10 @@ SOME = [
         {"CHUNKED": True, "BY_CLASS": True, "FRESH": False, "OWN": 32, "OTHER": 64},
         {"num_warps": 4},
     ),
+]
+SOME += [
+    of_one_column(main_kernel("fp32", (256, 16), fresh=True)),
+    replace(SOME[2], constants={**SOME[2].constants, "columns": 1}),
 ]
 ALL = [
     *SOME,

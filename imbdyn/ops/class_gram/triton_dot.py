@@ -15,6 +15,6 @@ _INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 def dot(a, b, sums, PRECISION: tl.constexpr):
     """Return sums + a b, float32."""
     if _INTERPRETED:
-        return tl.dot(a.to(tl.float32), b.to(tl.float32), sums)
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), sums, input_precision=PRECISION)
     else:
         return tl.dot(a, b, sums, input_precision=PRECISION)

@@ -27,6 +27,9 @@ _SMALLEST_BLOCK, _LARGEST_BLOCK = 16, 64
 #: Numbers in the table: of a parameter address, columns and row stride; of a program its parameter and first column.
 _OF_PARAMETER, _OF_PROGRAM = 3, 2
 
+#: Tables that CUDA graphs copy each time they run: their memory must not be anybody else's by then.
+_IN_GRAPHS: list[Tensor] = []
+
 
 @triton.jit
 def sum_by_class(d_ptr, row_stride, labels_ptr, label_stride, ignore_index, num_rows, num_columns, column, first_class,
@@ -125,8 +128,10 @@ def class_gram_samples_triton(
         return gram, norms
     block = min(_LARGEST_BLOCK, max(_SMALLEST_BLOCK, triton.next_power_of_2(num_classes)))
     blocks = triton.cdiv(num_classes, block)
-    table = torch.tensor(of_parameters + of_programs, dtype=torch.int64, pin_memory=labels.is_cuda)
-    table = table.to(labels.device, non_blocking=True)
+    on_host = torch.tensor(of_parameters + of_programs, dtype=torch.int64, pin_memory=labels.is_cuda)
+    if labels.is_cuda and torch.cuda.is_current_stream_capturing():
+        _IN_GRAPHS.append(on_host)
+    table = on_host.to(labels.device, non_blocking=True)
     with launching_on(labels):
         samples_kernel[(len(of_programs) // _OF_PROGRAM, blocks * blocks)](
             table, labels, gram, norms, count, rows, num_classes, labels.stride(0), ignore_index,

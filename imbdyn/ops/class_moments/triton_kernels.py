@@ -12,10 +12,25 @@ import triton.language as tl
 @triton.jit
 def _reciprocal(n):
     """Return 1 / n in float64 for a number of rows, by Newton's steps from float32: a division would be a call."""
-    close = (1 / n.to(tl.float32)).to(tl.float64)
+    close = tl.div_rn(1.0, n.to(tl.float32)).to(tl.float64)
     n = n.to(tl.float64)
     close = close * (2 - n * close)
     return close * (2 - n * close)
+
+
+@triton.jit
+def _int64(number):
+    """Return an argument as int64: one that is 1 is a number of Python's to Triton, which has no `to`."""
+    return tl.full([], 0, tl.int64) + number
+
+
+@triton.jit
+def _divided(total, rows):
+    """Return total / rows, correctly rounded: float32's `/` is two units off on a GPU (div.full)."""
+    if total.dtype == tl.float64:
+        return total / rows
+    else:
+        return tl.div_rn(total, rows)
 
 
 @triton.jit
@@ -82,7 +97,8 @@ def moments_of_lines(
             q += d * d
             x = next_x
         total = tl.sum(s, 0)
-        offset = total / rows.to(A)
+        # equal rows are all a few units from `shift`: their squares cancel if this is what they are from it
+        offset = _divided(total, rows.to(A))
         squares = tl.sum(q, 0) - total * offset
         # not tl.maximum: NaN stays
         squares = tl.where(squares < 0, 0, squares)
@@ -111,7 +127,7 @@ def moments_of_lines(
             to_partial = partial + line.to(tl.int64) * 3 * columns + j
             tl.store(to_partial, shift, mask=inside)
             tl.store(to_partial + columns, offset, mask=inside)
-            tl.store(to_partial + 2 * columns.to(tl.int64), new_m2.to(A), mask=inside)
+            tl.store(to_partial + 2 * _int64(columns), new_m2.to(A), mask=inside)
         else:
             to = c * columns + j
             _store(mean + to, m2 + to, inside, new_mean, new_m2, rows, before, FRESH)
@@ -143,7 +159,7 @@ def merge_chunks(
     if rows > 0:
         line = (chunk_lines + (c if BY_CLASS else start)).to(tl.int64)
         before = tl.load(table + line * 4 + 3)
-        stride = 3 * columns.to(tl.int64)
+        stride = 3 * _int64(columns)
         first = partial + (2 * window + 1) * stride + j
         origin = tl.load(first, mask=inside, other=0).to(tl.float64)
         origin += tl.load(first + columns, mask=inside, other=0).to(tl.float64)
@@ -162,7 +178,7 @@ def merge_chunks(
             d = tl.where(mask, chunk_mean - origin[None, :], 0)
             s += n * d
             n_d_d += n * d * d
-            q += tl.load(at_k + 2 * columns.to(tl.int64), mask=mask, other=0).to(tl.float64)
+            q += tl.load(at_k + 2 * _int64(columns), mask=mask, other=0).to(tl.float64)
             t += n * chunk_mean
         total = tl.sum(s, 0)
         share = _reciprocal(rows)
