@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from imbdyn.monitor.ranks import own_module
 from imbdyn.taps import FeatureWatch, is_classifier
 
 
@@ -24,7 +25,8 @@ class WatchedModel:
         self, module: nn.Module, num_classes: int, classifier: str | None, logits: Callable[[Any], Tensor] | None
     ) -> None:
         self.module = module
-        self.inner: nn.Module = getattr(module, "_orig_mod", module)  # torch.compile wraps the module it was given
+        # torch.compile wraps the module it was given, and that may wrap another
+        self.inner: nn.Module = own_module(getattr(module, "_orig_mod", module))
         self._num_classes = num_classes
         self._logits = logits
         self._feature_watch = FeatureWatch(num_classes)

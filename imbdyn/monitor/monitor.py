@@ -54,7 +54,8 @@ class Monitor:
     budget; the class gradients on sampled steps.
 
     Args:
-        model: any module whose output is logits [N, C], or has them as `.logits`.
+        model: any module whose output is logits [N, C], or has them as `.logits`. DistributedDataParallel is passed
+            over: names are those of the module in it, and the class gradients are those of this rank's own batches.
         optimizer: its steps are the steps of the trace. LBFGS, which runs the model inside a step, is refused.
         num_classes: C, at least 2.
         out: folder of the trace; must not exist or be empty, unless `force`. Or a URI (s3://, gs://, hdfs://): what is
@@ -97,6 +98,7 @@ class Monitor:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         check_arguments(model, optimizer, num_classes, class_names, config)
+        model = ranks.own_module(model)
         self._num_classes = num_classes
         self._ignore_index = ignore_index
         self._model = WatchedModel(model, num_classes, classifier, logits)

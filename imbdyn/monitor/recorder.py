@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imbdyn.monitor import tables
+from imbdyn.monitor import ranks, tables
 from imbdyn.monitor.cadence import Cadence
 from imbdyn.monitor.class_counts import ClassCounts
 from imbdyn.monitor.coverage import Coverage
@@ -93,6 +93,8 @@ class Recorder:
             overhead=cadence.record(),
             problems={},
         )
+        if ranks.several():
+            problems.warn("ranks", ranks.NOT_COMPARED)
 
     def begin_epoch(self, epoch: int) -> None:
         """Label the rows to come with `epoch`."""
