@@ -49,7 +49,7 @@ class _Last(NamedTuple):
 def nc1(trace: Trace) -> Finding:
     """Measure how far features spread about their class means."""
     last = _last(trace)
-    of_class = finite(last.classes["nc1"].where(last.classes["count"] > 1))  # a single sample is its own mean
+    of_class = finite(last.classes["nc1"].where(last.classes["count"] > 1))  # of a single sample: 0 in older traces
     found = _found(last, "nc1", "nc1", "Features are their class means (NC1, S_W by sample, S_B by class).", of_class)
     if found.value is None:
         return found
