@@ -37,6 +37,8 @@ def check_arguments(
     own = {id(p) for p in model.parameters()}
     if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
         raise ValueError("the optimizer holds no parameter of this model: its steps would say nothing about it")
+    if config is not None and not isinstance(config, Mapping):
+        raise TypeError(f"config must be a mapping of names to what JSON can hold, got {type(config).__name__}")
     for key, value in (config or {}).items():
         try:
             json.dumps(value, allow_nan=False)

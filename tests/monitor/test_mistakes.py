@@ -134,6 +134,8 @@ def test_arguments_that_make_no_sense(model: nn.Module, optimizer: torch.optim.O
         make(class_names="abcde")
     with pytest.raises(TypeError, match=r"config\['path'\] cannot be stored as JSON"):
         make(config={"path": tmp_path})
+    with pytest.raises(TypeError, match="config must be a mapping of names to what JSON can hold, got list"):
+        make(config=[("seed", 1)])
     with pytest.raises(TypeError, match=r"num_classes must be an int, got 5\.0"):
         Monitor(model, optimizer, 5.0, tmp_path / "run")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="takes a module and an optimizer, got SGD and Mlp"):
