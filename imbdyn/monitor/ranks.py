@@ -17,6 +17,9 @@ NOT_COMPARED = (
     "rank's own batches as its backward made them, and cannot be compared with p.grad: residual and grad_scale are null"
 )
 
+#: Classes of modules whose parameters are sharded over ranks; by name, since few import them.
+_SHARDED = {"FullyShardedDataParallel", "FSDPModule"}
+
 
 def rank() -> int:
     """Return this process's rank: of torch.distributed, or as the launcher has set RANK; 0 if there is one process."""
@@ -49,9 +52,18 @@ def own_module(model: nn.Module) -> nn.Module:
     of DistributedDataParallel's own output would tell a static graph that the step's gradients are complete.
 
     Raises:
-        ValueError: for torch.compile(DistributedDataParallel(..., static_graph=True)), which shows no output of its
-            module.
+        ValueError: for what would make those experiments wait for other ranks, which do not make the same ones: FSDP,
+            and SyncBatchNorm in several ranks. And for torch.compile(DistributedDataParallel(..., static_graph=True)),
+            which shows no output of its module.
     """
+    for name, module in model.named_modules():
+        kinds = {kind.__name__ for kind in type(module).__mro__}
+        if kinds & _SHARDED or (isinstance(module, nn.SyncBatchNorm) and several()):
+            what = "SyncBatchNorm in several ranks" if isinstance(module, nn.SyncBatchNorm) else "FSDP"
+            raise ValueError(
+                f"{what} cannot be watched (module {name!r}): its backward passes wait for all ranks, and the Monitor "
+                "makes some of its own"
+            )
     within = getattr(model, "_orig_mod", None)
     if isinstance(within, DistributedDataParallel) and within.static_graph:
         raise ValueError(

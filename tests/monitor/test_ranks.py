@@ -109,3 +109,35 @@ def test_a_rank_without_a_run_id_is_told_how_it_gets_one(tmp_path: Path, monkeyp
     model = nn.Linear(4, CLASSES)
     with pytest.raises(ValueError, match="a Monitor takes it from IMBDYN_RUN_ID"):
         imbdyn.Monitor(model, torch.optim.SGD(model.parameters(), lr=0.1), CLASSES, tmp_path / "run")
+
+
+#: argv: folder.
+SHARDED = """
+import sys
+import torch, torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.device_mesh import init_device_mesh
+import imbdyn
+
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}/meeting", rank=0, world_size=1)
+model = fully_shard(torch.nn.Linear(4, 3), mesh=init_device_mesh("cpu", (1,)))
+try:
+    imbdyn.Monitor(model, torch.optim.SGD(model.parameters(), lr=0.1), 3, sys.argv[1] + "/run")
+except ValueError as error:
+    print(error)
+dist.destroy_process_group()
+"""
+
+
+def test_what_would_wait_for_other_ranks_is_refused(
+    tmp_path: Path, python: ForkedPython, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = python(SHARDED, tmp_path)
+    assert ran.returncode == 0, ran.stderr.decode()
+    assert ran.stdout.startswith(b"FSDP cannot be watched (module ''): its backward passes wait for all ranks")
+    model = nn.Sequential(nn.Linear(4, 8), nn.SyncBatchNorm(8), nn.Linear(8, CLASSES))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monkeypatch.setattr(ranks, "several", lambda: True)
+    with pytest.raises(ValueError, match=r"SyncBatchNorm in several ranks cannot be watched \(module '1'\)"):
+        imbdyn.Monitor(model, optimizer, CLASSES, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
