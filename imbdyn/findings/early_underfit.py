@@ -150,12 +150,14 @@ def _sentence(
     rare, others = _mean([times[c] for c in group.rare]), _mean([times[c] for c in group.others])
     area = f"area between the recall curves {_area(curves, group)}"
     against, bound = "", "at least " if censored else ""
+    never = sum(c not in curves or epoch_learned(curves[c]) is None for c in group.rare)
     if reference is not None:
         lag = _mean([before[c] for c in group.rare]) - _mean([before[c] for c in group.others])
         against = f" against {lag:.1f} when balanced"
         area += f" against {_area(reference, group)}"
+    some = f" ({never} of {len(group.rare)} never did)" if never else ""
     return (
-        f"Rare classes reached {LEARNED:.0%} train recall at epoch {bound}{rare:.1f} on average, the others at "
+        f"Rare classes reached {LEARNED:.0%} train recall at epoch {bound}{rare:.1f} on average{some}, the others at "
         f"{others:.1f}: a lag of {bound}{rare - others:.1f} epochs{against} "
         f"({area}; against a lag of {THRESHOLD:g} epoch p = {p_value:.3f})."
     )

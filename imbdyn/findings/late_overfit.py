@@ -24,6 +24,7 @@ from imbdyn.findings.finding import Finding, Verdict, by_interval
 from imbdyn.findings.groups import Groups, groups, nothing_to_compare
 from imbdyn.findings.intervals import Interval, combine, wilson
 from imbdyn.findings.recall import epoch_ends, final, held_out_split, recall_curves, train_split
+from imbdyn.findings.words import two
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,17 +171,17 @@ def _sentence(group: Groups, gaps: _Gaps, measured: Interval, compared: bool, co
     unfitted = f"; below {FITTED} train recall they are not fitted yet" if train < FITTED else ""
     sentence = (
         f"In the end rare classes have train recall {train:.2f} and test recall {test:.2f}: a gap of "
-        f"{train - test:.2f} against {gaps.mean(group.others):.2f} of the others, {_shown(measured)} in excess"
+        f"{two(train - test)} against {two(gaps.mean(group.others))} of the others, {_shown(measured)} in excess"
         f"{' of the balanced run' if compared else ''}{unfitted}."
     )
     if control is None:
         return sentence
     rest = _combined(gaps.terms(group.rare, 1.0) + control.terms(group.rare, -1.0))
     return (
-        f"{sentence} Scarcity alone gives the same classes a gap of {control.mean(group.rare):.2f} (train recall "
+        f"{sentence} Scarcity alone gives the same classes a gap of {two(control.mean(group.rare))} (train recall "
         f"{control.train_mean(group.rare):.2f}); {_shown(rest)} is left for imbalance."
     )
 
 
 def _shown(interval: Interval) -> str:
-    return f"{interval.value:.2f} [{interval.lower:.2f}, {interval.upper:.2f}]"
+    return f"{two(interval.value)} [{two(interval.lower)}, {two(interval.upper)}]"

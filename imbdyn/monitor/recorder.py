@@ -22,7 +22,7 @@ from imbdyn.monitor.lifetime import Status
 from imbdyn.monitor.model import WatchedModel
 from imbdyn.monitor.problems import Problems
 from imbdyn.monitor.reading import GradientReading, Gradients
-from imbdyn.monitor.residuals import warn_of_residuals
+from imbdyn.monitor.residuals import warn_of_divergence, warn_of_residuals
 from imbdyn.monitor.step import OptimizerStep
 from imbdyn.monitor.window import LogitSums, Window, added
 from imbdyn.ops import parameter_norms
@@ -163,6 +163,7 @@ class Recorder:
             sampled.missed(gradients.missing)
             self._note_coverage(sampled.plan, names)
             warn_of_residuals(sampled.number, gradients, reading.reduced_precision, self._problems)
+            warn_of_divergence(sampled.number, names, gradients, self._problems)
             tables.write_parameters(self._writer, sampled.number, names, tensors_P4, gradients)
             if gradients.grams is not None:
                 tables.write_class_gradients(self._writer, sampled.number, gradients.grams.of_classes(), classifier)

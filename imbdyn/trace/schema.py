@@ -190,7 +190,8 @@ CLASS_GRADIENTS = Table(
             "sample_norm_sq",
             _REAL,
             "",
-            "sum over samples i of class c of ||g_i||^2, g_i the sample's part of g",
+            "sum over samples i of class c of ||g_i||^2, g_i the sample's part of g; null where samples are not told "
+            "apart: soft labels, convolutions in several batches a step, functions without a rule",
         ),
         Column(
             "grad_noise",

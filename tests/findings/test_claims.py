@@ -77,6 +77,10 @@ class TestEarlyUnderfit:
         found = early_underfit(lagging(tmp_path / "imb", 2, 2), lagging(tmp_path / "bal", 2, 2, [120] * 10))
         assert (found.value, found.verdict) == (0.0, "refuted")
 
+    def test_classes_that_never_got_there_are_counted(self, tmp_path: Path) -> None:
+        found = early_underfit(lagging(tmp_path / "imb", None, 2))
+        assert "at epoch at least 20.0 on average (5 of 5 never did), the others at 2.0" in found.sentence
+
     def test_a_lag_that_was_there_when_balanced_refutes_it(self, tmp_path: Path) -> None:
         found = early_underfit(lagging(tmp_path / "imb", 9, 2), lagging(tmp_path / "bal", 9, 2, [120] * 10))
         assert (found.value, found.verdict) == (0.0, "refuted")
@@ -246,7 +250,9 @@ def test_exported_names_exist() -> None:
 
 
 def test_rare_classes_without_a_training_sample_are_not_late(tmp_path: Path) -> None:
-    trace = write_trace(tmp_path / "run", [200, 200, 0], [[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]], config={})
+    trace = write_trace(
+        tmp_path / "run", [200, 200, 0], [[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]], config={"rare_classes": [2]}
+    )
     found = early_underfit(trace)
     assert (found.value, found.verdict) == (None, "not decided")
     assert found.sentence == "1 of the 1 rare classes have no train recall: no sample of them was seen."
