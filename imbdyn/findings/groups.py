@@ -27,6 +27,9 @@ _SHOTS = (f"few-shot, fewer than {_FEW}", f"medium-shot, {_FEW} to {_MANY}", f"m
 #: Unicode's bidirectional classes of the explicit marks.
 _TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
+#: What a run says that has only evaluations, of a network that was changed after its training, say.
+UNTRAINED = "No training sample was seen in this run, so it says nothing on (im)balance."
+
 #: Counts are called equal while the largest is at most this multiple of the smallest.
 _BALANCED_UP_TO = 1.5
 
@@ -94,9 +97,9 @@ def _whole_numbers(value: Any) -> list[int] | None:
 
 
 def is_balanced(trace: Trace) -> bool:
-    """Return whether the largest class has at most 1.5 times the samples of the smallest."""
+    """Return whether the largest class has at most 1.5 times the samples of the smallest, and any at all."""
     counts = class_counts(trace)
-    return max(counts) <= _BALANCED_UP_TO * min(counts)
+    return any(counts) and max(counts) <= _BALANCED_UP_TO * min(counts)
 
 
 def groups(trace: Trace) -> Groups:
@@ -107,13 +110,15 @@ def groups(trace: Trace) -> Groups:
         return _split(
             counts, named, "rare in the imbalanced run" if is_balanced(trace) else "rare by its configuration"
         )
+    if not any(counts):
+        return _split(counts, [], "no class, as no training sample was seen")
     seen = _seen(counts)
     shots = {c: _shot(counts[c]) for c in seen}
     lowest, highest = min(shots.values()), max(shots.values())
     rare = [c for c, shot in shots.items() if shot == lowest < highest]
     label = ("few-shot, fewer than 20", "medium-shot, 20 to 100", "many-shot")[lowest]
     unseen = len(counts) - len(seen)
-    left_out = f"; {unseen} without any left out" if unseen else ""
+    left_out = f"; classes without any are left out ({unseen})" if unseen else ""
     rule = f"{label} samples (Liu et al. 2019)" if rare else f"no class, as all are {label}"
     return _split(counts, rare, rule + left_out)
 
@@ -154,6 +159,8 @@ def _split(counts: Sequence[int], rare: Sequence[int], rule: str) -> Groups:
 
 def nothing_to_compare(trace: Trace) -> str | None:
     """Say why a run says nothing on what imbalance does, or return None if it does."""
+    if not any(class_counts(trace)):
+        return UNTRAINED
     if is_balanced(trace):
         said = "The classes of this run have equal counts, so it says nothing on imbalance."
         if "class_counts" in configuration(trace):

@@ -261,8 +261,12 @@ class Monitor:
         """Go on after the step of a checkpoint; must come before the first batch.
 
         Raises:
-            ValueError: after the first batch, or for a state of a newer imbdyn.
+            ValueError: after the first batch, for a state of a newer imbdyn, or for anything but a state.
         """
+        if not isinstance(state, Mapping) or not {"version", "step", "overhead"} <= state.keys():
+            raise ValueError(
+                "load_state_dict takes what Monitor.state_dict() returned, not the checkpoint that holds it"
+            )
         if state["version"] > _STATE_VERSION:
             raise ValueError(f"the state has version {state['version']}, this imbdyn reads up to {_STATE_VERSION}")
         self._recorder.load_state_dict(state["step"], state)

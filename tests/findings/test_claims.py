@@ -77,6 +77,13 @@ class TestEarlyUnderfit:
         found = early_underfit(lagging(tmp_path / "imb", 2, 2), lagging(tmp_path / "bal", 2, 2, [120] * 10))
         assert (found.value, found.verdict) == (0.0, "refuted")
 
+    def test_few_classes_are_told_that_one_run_decides_nothing(self, tmp_path: Path) -> None:
+        curves = [curve_reaching(9, EPOCHS), curve_reaching(1, EPOCHS), curve_reaching(1, EPOCHS)]
+        found = early_underfit(write_trace(tmp_path / "run", [6, 120, 120], curves, config={"rare_classes": [0]}))
+        assert (found.value, found.verdict) == (8, "not decided")
+        assert "p = 0.333, and never below 0.333 with so few classes: several seeds decide)." in found.sentence
+        assert "never below" not in early_underfit(lagging(tmp_path / "many", 9, 2)).sentence
+
     def test_classes_that_never_got_there_are_counted(self, tmp_path: Path) -> None:
         found = early_underfit(lagging(tmp_path / "imb", None, 2))
         assert "at epoch at least 20.0 on average (5 of 5 never did), the others at 2.0" in found.sentence

@@ -30,7 +30,7 @@ def test_a_class_without_training_samples_is_in_no_group(tmp_path: Path) -> None
     trace = write_trace(tmp_path / "run", counts, curves, [1.0, 1.0, 0.5, 0.0])
     found = groups(trace)
     assert (found.rare, found.others) == ([2], [0, 1])
-    assert found.rule == "few-shot, fewer than 20 samples (Liu et al. 2019); 1 without any left out"
+    assert found.rule == "few-shot, fewer than 20 samples (Liu et al. 2019); classes without any are left out (1)"
     assert [classes for _, classes in shown_groups(trace)] == [[2], [0, 1], [3]]
     assert shown_groups(trace)[-1][0] == "unseen, none"
     sentences = findings(trace).set_index("name")["sentence"]
@@ -38,7 +38,7 @@ def test_a_class_without_training_samples_is_in_no_group(tmp_path: Path) -> None
     everyone = write_trace(tmp_path / "none", [500, 200, 0], [[1.0]] * 3)
     assert groups(everyone).rare == []
     told = findings(everyone).set_index("name")["sentence"]
-    said = "No classes to compare; rare: no class, as all are many-shot; 1 without any left out."
+    said = "No classes to compare; rare: no class, as all are many-shot; classes without any are left out (1)."
     assert told["minority_initial_drop"] == told["area_between_curves"] == said
 
 

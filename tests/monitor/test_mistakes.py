@@ -86,6 +86,14 @@ def test_logits_that_a_users_function_returns_are_a_tensor(tmp_path: Path) -> No
         train(model, [(torch.ones(3, 4), torch.arange(3))], optimizer=optimizer, monitor=monitor)
 
 
+@pytest.mark.parametrize("state", [{}, {"monitor": {"version": 1, "step": 2}}, None])
+def test_a_state_that_is_none_is_told(tmp_path: Path, state: object) -> None:
+    model = nn.Linear(4, CLASSES)
+    monitor = Monitor(model, torch.optim.SGD(model.parameters(), lr=0.1), CLASSES, tmp_path / "run")
+    with monitor, pytest.raises(ValueError, match=r"takes what Monitor\.state_dict\(\) returned, not the checkpoint"):
+        monitor.load_state_dict(state)  # type: ignore[arg-type]
+
+
 def test_a_gradient_that_is_not_finite_is_one_warning(tmp_path: Path) -> None:
     model = nn.Linear(4, CLASSES)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

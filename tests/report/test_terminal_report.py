@@ -267,3 +267,16 @@ def test_records_keep_their_fields_and_have_shares_besides(imbalanced: Trace) ->
         *("class_id", "name", "rare", "count", "epoch_learned", "train_recall", "test_recall", "gap"),
         *("grad_norm_early", "grad_norm_late", "row_norm", "grad_share_early", "grad_share_late"),
     ]
+
+
+def test_what_was_warned_of_while_it_ran_is_shown(imbalanced: Trace) -> None:
+    assert "Warned" not in printed(imbalanced)
+    imbalanced.run["problems"] = {
+        "not finite": {"message": "the gradient of head.weight is not finite at step 61", "times": 34},
+        "coverage": {"message": "class gradients cover 50%", "times": 1},
+        "a stranger's": 7,
+    }
+    text = printed(imbalanced)
+    assert "Warned: the gradient of head.weight is not finite at step 61 (34 times).\n" in text
+    assert "Warned: class gradients cover 50%.\n" in text
+    assert "Warned: a stranger's.\n" in text
