@@ -262,7 +262,7 @@ def test_records_have_none_where_the_trace_has_nothing(tmp_path: Path) -> None:
 
 def test_records_keep_their_fields_and_have_shares_besides(imbalanced: Trace) -> None:
     (run,) = records([imbalanced])["runs"]
-    assert list(run) == ["path", "status", "train_split", "test_split", "rare_rule", "overhead", "classes"]
+    assert list(run) == ["path", "status", "train_split", "test_split", "rare_rule", "overhead", "warned", "classes"]
     assert list(run["classes"][0]) == [
         *("class_id", "name", "rare", "count", "epoch_learned", "train_recall", "test_recall", "gap"),
         *("grad_norm_early", "grad_norm_late", "row_norm", "grad_share_early", "grad_share_late"),
