@@ -127,9 +127,11 @@ def _source(trace: Trace) -> str:
     overhead = trace.run["overhead"]
     share = overhead["share"]
     held_out = held_out_split(trace)
+    added = (
+        f"Instrumentation added {'?' if share is None else f'{share:.1%}'} to the time of training; "
+        f"{overhead['sampled_steps']} of {overhead['steps']} steps were sampled."
+    )
     return (
         f"Train recall from {train_split(trace)}, test recall from {held_out or 'no evaluation'}; "
-        f"{groups_shown(trace)}*: {groups(trace).rule}. Instrumentation added "
-        f"{'?' if share is None else f'{share:.1%}'} to the time of training; {overhead['sampled_steps']} of "
-        f"{overhead['steps']} steps were sampled."
+        f"{groups_shown(trace)}*: {groups(trace).rule}. {added if overhead['steps'] else 'No step was trained.'}"
     )

@@ -280,3 +280,10 @@ def test_what_was_warned_of_while_it_ran_is_shown(imbalanced: Trace) -> None:
     assert "Warned: the gradient of head.weight is not finite at step 61 (34 times).\n" in text
     assert "Warned: class gradients cover 50%.\n" in text
     assert "Warned: a stranger's.\n" in text
+
+
+def test_a_run_without_a_step_has_no_share_of_its_time(imbalanced: Trace) -> None:
+    assert "Instrumentation added" in printed(imbalanced)
+    imbalanced.run["overhead"] = {"share": 0.836, "sampled_steps": 0, "steps": 0}
+    assert "Instrumentation added" not in printed(imbalanced)
+    assert "No step was trained." in printed(imbalanced)
