@@ -19,7 +19,7 @@ import numpy as np
 
 from imbdyn.findings.contrast import defined, finite
 from imbdyn.findings.finding import Finding, by_interval
-from imbdyn.findings.groups import class_names, is_balanced
+from imbdyn.findings.groups import UNTRAINED, class_counts, class_names, is_balanced
 from imbdyn.findings.intervals import Z_95
 from imbdyn.findings.recall import LEARNED, epoch_ends, recall_curves, train_split
 
@@ -41,7 +41,9 @@ def alike_when_balanced(trace: Trace, contrast: Mapping[str, Trace] | None = Non
     curves, counts = recall_curves(trace, split)
     ends = epoch_ends(trace, split).values()
     value = lower = upper = None
-    if not is_balanced(trace):
+    if not any(class_counts(trace)):
+        sentence = UNTRAINED
+    elif not is_balanced(trace):
         sentence = "The classes of this run have unequal counts, so it says nothing on balanced data."
     elif curves.empty or float(curves.iloc[-1].mean()) < LEARNED:
         sentence = f"Too little was learned to compare classes: the mean train recall ends below {LEARNED:.0%}."

@@ -95,7 +95,7 @@ def pair_sums(trace: Trace, group: Groups) -> PairSums:
 
     gradients = network_gradients(trace)
     steps = np.unique(gradients["step"].to_numpy())
-    classes = len(group.rare) + len(group.others)
+    classes = trace.run["num_classes"]
     is_rare = np.zeros(classes, dtype=np.int64)
     is_rare[group.rare] = 1
     norm = np.zeros((len(steps), classes))

@@ -3,7 +3,8 @@
 A run whose configuration names its `rare_classes` is taken at its word (in a balanced run they are the group that is
 compared with the others). In any other, classes are grouped by their
 training samples as usual since Liu et al. 2019, arXiv 1904.05160: many-shot (more than 100), medium-shot (20 to 100)
-and few-shot (fewer than 20). Rare are those of the lowest group that has any, if a higher one has some too.
+and few-shot (fewer than 20). Rare are those of the lowest group that has any, if a higher one has some too. A class
+without any training sample is in no group: nothing can be learned of it.
 
 A user's configuration may mean something else by `rare_classes` or `class_counts`: what is no list of class_ids, or of
 a number for each class, is not read.
@@ -26,12 +27,15 @@ _SHOTS = (f"few-shot, fewer than {_FEW}", f"medium-shot, {_FEW} to {_MANY}", f"m
 #: Unicode's bidirectional classes of the explicit marks.
 _TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
+#: What a run says that has only evaluations, of a network that was changed after its training, say.
+UNTRAINED = "No training sample was seen in this run, so it says nothing on (im)balance."
+
 #: Counts are called equal while the largest is at most this multiple of the smallest.
 _BALANCED_UP_TO = 1.5
 
 
 class Groups(NamedTuple):
-    """The classes of a run in two groups."""
+    """The classes of a run in two groups; those without training samples are in neither, unless they are named."""
 
     rare: list[int]
     others: list[int]
@@ -93,9 +97,9 @@ def _whole_numbers(value: Any) -> list[int] | None:
 
 
 def is_balanced(trace: Trace) -> bool:
-    """Return whether the largest class has at most 1.5 times the samples of the smallest."""
+    """Return whether the largest class has at most 1.5 times the samples of the smallest, and any at all."""
     counts = class_counts(trace)
-    return max(counts) <= _BALANCED_UP_TO * min(counts)
+    return any(counts) and max(counts) <= _BALANCED_UP_TO * min(counts)
 
 
 def groups(trace: Trace) -> Groups:
@@ -106,41 +110,62 @@ def groups(trace: Trace) -> Groups:
         return _split(
             counts, named, "rare in the imbalanced run" if is_balanced(trace) else "rare by its configuration"
         )
-    shots = _shots(counts)
-    rare = [c for c, shot in enumerate(shots) if shot == min(shots) < max(shots)]
-    label = ("few-shot, fewer than 20", "medium-shot, 20 to 100", "many-shot")[min(shots)]
-    return _split(counts, rare, f"{label} samples (Liu et al. 2019)" if rare else f"no class, as all are {label}")
+    if not any(counts):
+        return _split(counts, [], "no class, as no training sample was seen")
+    seen = _seen(counts)
+    shots = {c: _shot(counts[c]) for c in seen}
+    lowest, highest = min(shots.values()), max(shots.values())
+    rare = [c for c, shot in shots.items() if shot == lowest < highest]
+    label = ("few-shot, fewer than 20", "medium-shot, 20 to 100", "many-shot")[lowest]
+    unseen = len(counts) - len(seen)
+    left_out = f"; classes without any are left out ({unseen})" if unseen else ""
+    rule = f"{label} samples (Liu et al. 2019)" if rare else f"no class, as all are {label}"
+    return _split(counts, rare, rule + left_out)
 
 
 def shown_groups(trace: Trace) -> list[tuple[str, list[int]]]:
     """Return label and classes of the groups that stand for many classes: rarest first, none is empty.
 
-    The rare classes and the others where the configuration names them, else few-, medium- and many-shot classes.
+    The rare classes and the others where the configuration names them, else few-, medium- and many-shot classes; and
+    those without training samples, if there are any.
     """
     counts = class_counts(trace)
+    seen = _seen(counts)
+    unseen = [c for c in range(len(counts)) if c not in seen]
     named = _named_rare(trace)
     if named is not None:
         found = groups(trace)
         labelled = [("rare", found.rare), ("other", found.others)]
+        unseen = [c for c in unseen if c not in found.rare]
     else:
-        shots = _shots(counts)
-        labelled = [(label, [c for c, s in enumerate(shots) if s == shot]) for shot, label in enumerate(_SHOTS)]
+        labelled = [(label, [c for c in seen if _shot(counts[c]) == shot]) for shot, label in enumerate(_SHOTS)]
+    labelled.append(("unseen, none", unseen))
     return [(label, classes) for label, classes in labelled if classes]
 
 
-def _shots(counts: Sequence[int]) -> list[int]:
-    """Return 0 for few-shot classes, 1 for medium-shot and 2 for many-shot ones."""
-    return [0 if count < _FEW else 1 if count <= _MANY else 2 for count in counts]
+def _shot(count: int) -> int:
+    """Return 0 for a few-shot class, 1 for a medium-shot and 2 for a many-shot one."""
+    return 0 if count < _FEW else 1 if count <= _MANY else 2
+
+
+def _seen(counts: Sequence[int]) -> list[int]:
+    """Return the classes that have training samples; all, where none is known to have any."""
+    return [c for c, count in enumerate(counts) if count > 0] or list(range(len(counts)))
 
 
 def _split(counts: Sequence[int], rare: Sequence[int], rule: str) -> Groups:
-    return Groups(sorted(set(rare)), [c for c in range(len(counts)) if c not in rare], rule)
+    return Groups(sorted(set(rare)), [c for c in _seen(counts) if c not in rare], rule)
 
 
 def nothing_to_compare(trace: Trace) -> str | None:
     """Say why a run says nothing on what imbalance does, or return None if it does."""
+    if not any(class_counts(trace)):
+        return UNTRAINED
     if is_balanced(trace):
-        return "The classes of this run have equal counts, so it says nothing on imbalance."
+        said = "The classes of this run have equal counts, so it says nothing on imbalance."
+        if "class_counts" in configuration(trace):
+            return said
+        return f'{said} (As drawn; if a sampler evens them out, give Monitor config={{"class_counts": [...]}}.)'
     return one_group(groups(trace))
 
 

@@ -1,8 +1,8 @@
 """Claim 3: the rare classes are fitted in the end, but what was learned of them does not generalise.
 
-Definition. gap_c = r_c - R_c, class c's recall on the training data minus that on held-out data, at the last epoch. The
-excess of a run is mean_{c rare} gap_c - mean_{c other} gap_c; the measure is the excess of the imbalanced run minus
-that of the same classes in the balanced run (0 if there is none to compare with).
+Definition. gap_c = r_c - R_c, class c's recall on the training data minus that on held-out data, at the last epoch that
+has both. The excess of a run is mean_{c rare} gap_c - mean_{c other} gap_c; the measure is the excess of the imbalanced
+run minus that of the same classes in the balanced run (0 if there is none to compare with).
 
 Interval. 95%, Wilson's of each class's R_c, combined by MOVER. r_c is a census of the training samples: no uncertainty.
 The runs share their test samples, which makes it too wide. It holds for one seed and one draw of training samples.
@@ -24,9 +24,12 @@ from imbdyn.findings.finding import Finding, Verdict, by_interval
 from imbdyn.findings.groups import Groups, groups, nothing_to_compare
 from imbdyn.findings.intervals import Interval, combine, wilson
 from imbdyn.findings.recall import epoch_ends, final, held_out_split, recall_curves, train_split
+from imbdyn.findings.words import two
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import pandas as pd
 
     from imbdyn.trace import Trace
 
@@ -38,10 +41,12 @@ FITTED = 0.9
 
 
 class _Gaps(NamedTuple):
-    """The last epoch of a run: recall of each class on the training data, and on held-out data with its interval."""
+    """The last epoch with both: recall of each class on the training data, and on held-out data with its interval."""
 
     train: dict[int, float]
     test: dict[int, Interval]
+    step: int
+    """The last one of that epoch."""
 
     def train_mean(self, classes: Sequence[int]) -> float:
         return sum(self.train[c] for c in classes) / len(classes)
@@ -74,7 +79,7 @@ def late_overfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | No
     if nothing is not None:
         sentence = nothing
     elif gaps is None or (balanced is not None and reference is None):
-        sentence = "A class has no recall on held-out data at the last epoch: evaluate a split such as 'test'."
+        sentence = _why_no_gaps(trace, group) or _why_no_gaps(balanced, group, " of the balanced run")
     else:
         terms = gaps.terms(group.rare, 1.0) + gaps.terms(group.others, -1.0)
         if reference is not None:
@@ -86,7 +91,6 @@ def late_overfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | No
     known = not isnan(measured.value)
     by_class = {c: recall - gaps.test[c].value for c, recall in gaps.train.items()} if known and gaps else {}
     compared = contrast(by_class, group)
-    last = max(epoch_ends(trace, train_split(trace)).values(), default=0)
     runs = {"balanced": reference, "scarce": control}
     beside: dict[str, float | None] = {name: run.excess(group) for name, run in runs.items() if run}
     return Finding(
@@ -107,7 +111,7 @@ def late_overfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | No
         verdict=verdict,
         effect_size=None if compared is None else compared.delta,
         effect=f"of the gaps, {DELTA}",
-        steps=(last, last) if known else None,
+        steps=(gaps.step, gaps.step) if known and gaps else None,
         by_class=by_class or None,
         beside=beside if known and beside else None,
         sentence=sentence,
@@ -115,17 +119,47 @@ def late_overfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | No
 
 
 def _gaps(trace: Trace, group: Groups) -> _Gaps | None:
-    """Read the last epoch of a run; None if a class has no recall there."""
-    held_out = held_out_split(trace)
-    if held_out is None:
-        return None
-    train, _ = recall_curves(trace, train_split(trace))
-    test, counts = recall_curves(trace, held_out)
+    """Read the last epoch of a run that has both splits; None if there is none, or a class has no recall there."""
+    train, test, counts = _both(trace)
     classes = [*group.rare, *group.others]
-    seen, unseen = {c: final(train, c) for c in classes}, {c: final(test, c) for c in classes}
-    if any(isnan(recall) for recall in (*seen.values(), *unseen.values())):
+    if train.empty or _without_recall(train, classes) or _without_recall(test, classes):
         return None
-    return _Gaps(seen, {c: wilson(recall, int(final(counts, c))) for c, recall in unseen.items()})
+    unseen = {c: wilson(final(test, c), int(final(counts, c))) for c in classes}
+    ends = epoch_ends(trace, train_split(trace))
+    return _Gaps({c: final(train, c) for c in classes}, unseen, ends[float(train.index[-1])])
+
+
+def _both(trace: Trace) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return recall on training and on held-out data, and the counts of the latter, in the epochs that have both."""
+    held_out = held_out_split(trace)
+    train, train_counts = recall_curves(trace, train_split(trace))
+    test, counts = (train, train_counts) if held_out is None else recall_curves(trace, held_out)
+    both = train.index[:0] if held_out is None else train.index.intersection(test.index)
+    return train.loc[both], test.loc[both], counts.loc[both]
+
+
+def _without_recall(curves: pd.DataFrame, classes: Sequence[int]) -> list[int]:
+    return [c for c in classes if isnan(final(curves, c))]
+
+
+def _why_no_gaps(trace: Trace | None, group: Groups, of: str = "") -> str:
+    """Say why `_gaps` has found none; empty if it has."""
+    if trace is None or _gaps(trace, group) is not None:
+        return ""
+    train, test, _ = _both(trace)
+    if train.empty:
+        return (
+            f"No epoch{of} has recall on training data and on held-out data: evaluate a split such as 'test' in each, "
+            "after monitor.epoch is set."
+        )
+    classes = [*group.rare, *group.others]
+    missing, on = _without_recall(train, classes), "training"
+    if not missing:
+        missing, on = _without_recall(test, classes), "held-out"
+    return (
+        f"{len(missing)} of {len(classes)} classes{of} have no recall on {on} data in epoch {train.index[-1]:g}, the "
+        "last with both: no sample of them was seen."
+    )
 
 
 def _combined(terms: list[tuple[float, Interval]]) -> Interval:
@@ -137,17 +171,17 @@ def _sentence(group: Groups, gaps: _Gaps, measured: Interval, compared: bool, co
     unfitted = f"; below {FITTED} train recall they are not fitted yet" if train < FITTED else ""
     sentence = (
         f"In the end rare classes have train recall {train:.2f} and test recall {test:.2f}: a gap of "
-        f"{train - test:.2f} against {gaps.mean(group.others):.2f} of the others, {_shown(measured)} in excess"
+        f"{two(train - test)} against {two(gaps.mean(group.others))} of the others, {_shown(measured)} in excess"
         f"{' of the balanced run' if compared else ''}{unfitted}."
     )
     if control is None:
         return sentence
     rest = _combined(gaps.terms(group.rare, 1.0) + control.terms(group.rare, -1.0))
     return (
-        f"{sentence} Scarcity alone gives the same classes a gap of {control.mean(group.rare):.2f} (train recall "
+        f"{sentence} Scarcity alone gives the same classes a gap of {two(control.mean(group.rare))} (train recall "
         f"{control.train_mean(group.rare):.2f}); {_shown(rest)} is left for imbalance."
     )
 
 
 def _shown(interval: Interval) -> str:
-    return f"{interval.value:.2f} [{interval.lower:.2f}, {interval.upper:.2f}]"
+    return f"{two(interval.value)} [{two(interval.lower)}, {two(interval.upper)}]"

@@ -58,7 +58,7 @@ def minority_collapse(trace: Trace) -> Finding:
     if value is None:
         return replace(found, sentence="No two rows of rare classes have a cosine.")
     others = defined(_mean(cos[few:, few:]))
-    as_large = [_mean(cos[np.ix_(chosen, chosen)]) >= value - 1e-9 for chosen in assignments(classes, few)]
+    as_large = [_mean(cos[np.ix_(chosen, chosen)]) >= value - 1e-9 for chosen in assignments(len(order), few)]
     p_value = float(np.mean(as_large))
     gram = seli_grams(counts)[0][np.ix_(group.rare, group.rare)]
     with np.errstate(invalid="ignore"):  # without a training sample SELI has no rows

@@ -49,7 +49,7 @@ class _Last(NamedTuple):
 def nc1(trace: Trace) -> Finding:
     """Measure how far features spread about their class means."""
     last = _last(trace)
-    of_class = finite(last.classes["nc1"].where(last.classes["count"] > 1))  # a single sample is its own mean
+    of_class = finite(last.classes["nc1"].where(last.classes["count"] > 1))  # of a single sample: 0 in older traces
     found = _found(last, "nc1", "nc1", "Features are their class means (NC1, S_W by sample, S_B by class).", of_class)
     if found.value is None:
         return found
@@ -134,7 +134,7 @@ def _found(last: _Last, name: str, column: str, claim: str, by_class: dict[int, 
     found = Finding(name=name, claim=claim, null=0.0, compared_with="collapse", effect=DELTA if by_class else "")
     value = defined(last.whole.get(column, np.nan))
     if value is None:
-        why = f"The last evaluation has no {name}." if last.whole else _NOTHING
+        why = f"The last evaluation has no {name}{_not_finite(last)}." if last.whole else _NOTHING
         return replace(found, sentence=why)
     compared = contrast(by_class, last.group)
     step = int(last.whole["step"])
@@ -146,3 +146,8 @@ def _found(last: _Last, name: str, column: str, claim: str, by_class: dict[int, 
         steps=(step, step),
         by_class=by_class or None,
     )
+
+
+def _not_finite(last: _Last) -> str:
+    diverged = not np.isfinite(last.classes["mean_norm"].astype(float)).all()
+    return ": its features are not finite" if diverged else ""

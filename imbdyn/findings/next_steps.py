@@ -2,9 +2,9 @@
 
 Each step has conditions, all of which must hold; a run that lacks one of the numbers gets no advice. If a run that
 tried it is given beside (its configuration names it: `config={"method": "logit_adjustment"}`, or it is one of
-`imbdyn run` with that method; with the same class counts), the step says what it changed: recall of the rare classes on
-held-out data, with a 95% interval by MOVER from Wilson's of each class. The runs share their test samples, which makes
-it too wide.
+`imbdyn run` with that method; with the same class counts, or with evaluations only), the step says what it changed:
+recall of the rare classes on held-out data, with a 95% interval by MOVER from Wilson's of each class. The runs share
+their test samples, which makes it too wide.
 
 Sources. tau-normalisation: Kang et al. 2020, arXiv 1910.09217. Logit adjustment: Menon et al. 2021, arXiv 2007.07314.
 Equal gradient norms of the classes (PCNGD) and oversampling against the initial drop: Francazi, Baity-Jesi, Lucchi
@@ -147,10 +147,13 @@ def _step(name: str, claim: str, sentence: str) -> Finding:
 
 def _with_change(step: Finding, given: Given, tried: Sequence[Trace]) -> Finding:
     """Add what the first run that tried the step has changed in held-out recall of the rare classes."""
-    alike = [run for run in tried if method(run) in _METHODS[step.name]]
-    alike = [run for run in alike if class_counts(run) == class_counts(given.trace)]
+    named = [run for run in tried if method(run) in _METHODS[step.name]]
+    alike = [run for run in named if _has_counts_of(run, given.trace)]
     if not alike:
-        return step
+        if not named:
+            return step
+        other = f"{named[0].path.name} ({method(named[0])}) has other class counts: what it changed is not told."
+        return replace(step, sentence=f"{step.sentence} {other}")
     run = alike[0]
     before, after = (_held_out_recall(trace, given.group.rare) for trace in (given.trace, run))
     if before is None or after is None:
@@ -169,6 +172,12 @@ def _with_change(step: Finding, given: Given, tried: Sequence[Trace]) -> Finding
             f"[{change.lower:+.2f}, {change.upper:+.2f}], that of the others by {others[1] - others[0]:+.2f}."
         ),
     )
+
+
+def _has_counts_of(run: Trace, trace: Trace) -> bool:
+    """Whether a run has the class counts of `trace`; one that evaluates only, after a post hoc change, has none."""
+    counts, expected = class_counts(run), class_counts(trace)
+    return counts == expected or (len(counts) == len(expected) and not any(counts))
 
 
 def _held_out_recall(trace: Trace, classes: Sequence[int]) -> list[Interval] | None:

@@ -35,7 +35,12 @@ def noise_scale(trace: Trace) -> Finding:
         effect=DELTA,
     )
     rows = network_gradients(trace)
-    rows = rows[(rows["count"] >= 2) & rows["sample_norm_sq"].notna()]
+    rows = rows[rows["count"] >= 2]
+    told_apart = rows["sample_norm_sq"].notna()
+    if len(rows) and not told_apart.any():
+        why = "no sampled step tells its samples' gradients apart (several batches a step, or soft labels)"
+        return replace(found, sentence=f"No class has a noise scale: {why}.")
+    rows = rows[told_apart]
     n, norm_sq = rows["count"], rows["grad_norm"] ** 2
     trace_s = (rows["sample_norm_sq"] - norm_sq / n) / (n - 1)
     sums = (

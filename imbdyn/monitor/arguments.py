@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,9 +26,10 @@ def check_arguments(
     if isinstance(num_classes, bool) or not isinstance(num_classes, int):
         raise TypeError(f"num_classes must be an int, got {num_classes!r}")
     if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+        raise ValueError(f"num_classes must be at least 2, got {num_classes} (two classes need two logits)")
     if class_names is not None:
-        if isinstance(class_names, str) or not all(isinstance(name, str) for name in class_names):
+        names = class_names if isinstance(class_names, Iterable) and not isinstance(class_names, str) else [None]
+        if not all(isinstance(name, str) for name in names):
             raise TypeError(f"class_names must be a list of str, got {class_names!r}")
         if len(class_names) != num_classes:
             raise ValueError(f"class_names must have num_classes={num_classes} names, got {len(class_names)}")
@@ -37,6 +38,8 @@ def check_arguments(
     own = {id(p) for p in model.parameters()}
     if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
         raise ValueError("the optimizer holds no parameter of this model: its steps would say nothing about it")
+    if config is not None and not isinstance(config, Mapping):
+        raise TypeError(f"config must be a mapping of names to what JSON can hold, got {type(config).__name__}")
     for key, value in (config or {}).items():
         try:
             json.dumps(value, allow_nan=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from imbdyn.monitor.ranks import own_module
 from imbdyn.taps import FeatureWatch, is_classifier
 
 
@@ -24,7 +25,8 @@ class WatchedModel:
         self, module: nn.Module, num_classes: int, classifier: str | None, logits: Callable[[Any], Tensor] | None
     ) -> None:
         self.module = module
-        self.inner: nn.Module = getattr(module, "_orig_mod", module)  # torch.compile wraps the module it was given
+        # torch.compile wraps the module it was given, and that may wrap another
+        self.inner: nn.Module = own_module(getattr(module, "_orig_mod", module))
         self._num_classes = num_classes
         self._logits = logits
         self._feature_watch = FeatureWatch(num_classes)
@@ -39,12 +41,17 @@ class WatchedModel:
         elif not any(p.dim() > 1 and num_classes in (p.shape[0], p.shape[-1]) for p in parameters.values()):
             raise ValueError(
                 f"the model has no classifier: no parameter of shape [num_classes={num_classes}, features]; "
-                "is num_classes right?"
+                f"{_what_may_be_wrong(num_classes, parameters)}"
             )
 
     def _name_classifier(self, classifier: str, parameters: dict[str, nn.Parameter]) -> None:
         weight = parameters.get(f"{classifier}.weight")
         if weight is None or not is_classifier(weight, self._num_classes):
+            if weight is not None:
+                raise ValueError(
+                    f"classifier={classifier!r} has a weight of shape {list(weight.shape)}, not "
+                    f"[num_classes={self._num_classes}, features]"
+                )
             layers = [name for name, m in self.inner.named_modules() if isinstance(m, nn.Linear)]
             near = get_close_matches(classifier, layers, 1) or layers[-1:] or ["none"]
             raise ValueError(
@@ -113,6 +120,8 @@ class WatchedModel:
             ValueError: if they are not [N, C] for N labels.
         """
         logits = self._logits(output) if self._logits is not None else getattr(output, "logits", output)
+        if self._logits is not None and not isinstance(logits, Tensor):
+            raise TypeError(f"logits=... must return a tensor [N, C], got {type(logits).__name__}")
         if not isinstance(logits, Tensor):
             raise TypeError(
                 f"the model returns {type(output).__name__}, in which the logits are not known: "
@@ -124,3 +133,9 @@ class WatchedModel:
                 f"got {list(logits.shape)}"
             )
         return logits
+
+
+def _what_may_be_wrong(num_classes: int, parameters: Mapping[str, Tensor]) -> str:
+    if num_classes == 2 and any(p.dim() > 1 and p.shape[0] == 1 for p in parameters.values()):
+        return "a single logit is not read: end the model in two outputs, and train it with cross_entropy"
+    return "is num_classes right?"

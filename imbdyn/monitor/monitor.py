@@ -54,7 +54,8 @@ class Monitor:
     budget; the class gradients on sampled steps.
 
     Args:
-        model: any module whose output is logits [N, C], or has them as `.logits`.
+        model: any module whose output is logits [N, C], or has them as `.logits`. DistributedDataParallel is passed
+            over: names are those of the module in it, and the class gradients are those of this rank's own batches.
         optimizer: its steps are the steps of the trace. LBFGS, which runs the model inside a step, is refused.
         num_classes: C, at least 2.
         out: folder of the trace; must not exist or be empty, unless `force`. Or a URI (s3://, gs://, hdfs://): what is
@@ -97,6 +98,7 @@ class Monitor:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         check_arguments(model, optimizer, num_classes, class_names, config)
+        model = ranks.own_module(model)
         self._num_classes = num_classes
         self._ignore_index = ignore_index
         self._model = WatchedModel(model, num_classes, classifier, logits)
@@ -259,8 +261,12 @@ class Monitor:
         """Go on after the step of a checkpoint; must come before the first batch.
 
         Raises:
-            ValueError: after the first batch, or for a state of a newer imbdyn.
+            ValueError: after the first batch, for a state of a newer imbdyn, or for anything but a state.
         """
+        if not isinstance(state, Mapping) or not {"version", "step", "overhead"} <= state.keys():
+            raise ValueError(
+                "load_state_dict takes what Monitor.state_dict() returned, not the checkpoint that holds it"
+            )
         if state["version"] > _STATE_VERSION:
             raise ValueError(f"the state has version {state['version']}, this imbdyn reads up to {_STATE_VERSION}")
         self._recorder.load_state_dict(state["step"], state)

@@ -60,7 +60,7 @@ class Gradients:
     grams: ClassGrams | None
     """Class gradients of the covered parameters, times `grad_scale`; None if there are none."""
     grad_scale: float | None
-    """None if not all micro-batches were read."""
+    """None if the gradients are made of more than what was read."""
     residual: dict[str, float]
     """By covered parameter; empty without a scale."""
     missing: list[str]
@@ -79,8 +79,8 @@ class GradientReading:
     """[P], norms of the gradients as they are, which may be scaled."""
     scaling: Scaling
     grams: GramsToCome | None
-    all_read: bool
-    """Whether all micro-batches were read."""
+    comparable: bool
+    """Whether the gradients are made of what was read: all micro-batches were, and they are no means over ranks."""
     unseen: list[str]
     """Known parameters of which nothing was seen, which is an error if their gradient is not 0."""
     reduced_precision: bool
@@ -101,7 +101,7 @@ class GradientReading:
         grams, common, residuals = None, None, {}
         if self.grams is not None:
             grams = self.grams.come(numbers[1:sent])
-            if grams.parameters and self.all_read:
+            if grams.parameters and self.comparable:
                 grad_norm_sq = np.array([norm_of[name] for name in grams.parameters]) ** 2
                 common = grad_scale(grams.gram, grad_norm_sq)
                 residuals = dict(

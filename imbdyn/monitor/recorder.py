@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imbdyn.monitor import tables
+from imbdyn.monitor import ranks, tables
 from imbdyn.monitor.cadence import Cadence
 from imbdyn.monitor.class_counts import ClassCounts
 from imbdyn.monitor.coverage import Coverage
@@ -22,7 +22,7 @@ from imbdyn.monitor.lifetime import Status
 from imbdyn.monitor.model import WatchedModel
 from imbdyn.monitor.problems import Problems
 from imbdyn.monitor.reading import GradientReading, Gradients
-from imbdyn.monitor.residuals import warn_of_residuals
+from imbdyn.monitor.residuals import warn_of_divergence, warn_of_residuals
 from imbdyn.monitor.step import OptimizerStep
 from imbdyn.monitor.window import LogitSums, Window, added
 from imbdyn.ops import parameter_norms
@@ -93,6 +93,8 @@ class Recorder:
             overhead=cadence.record(),
             problems={},
         )
+        if ranks.several():
+            problems.warn("ranks", ranks.NOT_COMPARED)
 
     def begin_epoch(self, epoch: int) -> None:
         """Label the rows to come with `epoch`."""
@@ -161,6 +163,7 @@ class Recorder:
             sampled.missed(gradients.missing)
             self._note_coverage(sampled.plan, names)
             warn_of_residuals(sampled.number, gradients, reading.reduced_precision, self._problems)
+            warn_of_divergence(sampled.number, names, gradients, self._problems)
             tables.write_parameters(self._writer, sampled.number, names, tensors_P4, gradients)
             if gradients.grams is not None:
                 tables.write_class_gradients(self._writer, sampled.number, gradients.grams.of_classes(), classifier)

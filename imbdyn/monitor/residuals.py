@@ -1,6 +1,10 @@
-"""The instrument proves itself: a residual above its threshold is one loud warning."""
+"""The instrument proves itself: a residual above its threshold is one loud warning. So is a gradient that is NaN."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
 
 from imbdyn.monitor.problems import Problems
 from imbdyn.monitor.reading import Gradients
@@ -24,4 +28,15 @@ def warn_of_residuals(step: int, gradients: Gradients, reduced_precision: bool, 
             f"the class gradients of {worst} do not sum to its gradient at step {step}: residual "
             f"{gradients.residual[worst]:.1e} > {threshold:.0e}; part of the gradient comes from outside monitor.batch "
             "(a penalty on weights, a batch without labels, gradients left over from an earlier step)",
+        )
+
+
+def warn_of_divergence(step: int, names: Sequence[str], gradients: Gradients, problems: Problems) -> None:
+    """Warn of the first of the parameters `names` [P] whose gradient is not finite, as the optimizer applies it."""
+    diverged = np.flatnonzero(~np.isfinite(gradients.grad_norm))
+    if len(diverged):
+        problems.warn(
+            "not finite",
+            f"the gradient of {names[diverged[0]]} is not finite at step {step}, and the optimizer applies it: from "
+            "then on the trace is of a network that has diverged",
         )

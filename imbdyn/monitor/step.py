@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from imbdyn.monitor import ranks
 from imbdyn.monitor.gradients import StepGradients
 from imbdyn.monitor.model import WatchedModel
 from imbdyn.monitor.reading import GradientReading, Scaling
@@ -40,7 +41,7 @@ class OptimizerStep:
         tensors = [p.detach() for p in parameters.values()]
         nothing = [None] * len(grads)
         grad_norm = parameter_norms(grads, nothing, nothing).tensors[:, 0]
-        all_read = self.gradients.batches == self.batches > 0
+        comparable = self.gradients.batches == self.batches > 0 and not ranks.several()
         covered = [name for name in plan.covered() if name in parameters and self.gradients.has(name)]
         self.reading = GradientReading(
             dict(zip(parameters, tensors, strict=True)),
@@ -48,8 +49,8 @@ class OptimizerStep:
             grad_norm,
             scaling,
             self.gradients.grams(covered) if covered else None,
-            all_read=all_read,
-            unseen=[n for n in parameters if all_read and n in plan.rule_of and self.gradients.is_missing(n)],
+            comparable=comparable,
+            unseen=[n for n in parameters if comparable and n in plan.rule_of and self.gradients.is_missing(n)],
             reduced_precision=self.gradients.reduced_precision(),
         )
 

@@ -88,6 +88,8 @@ def write_class_gradients(writer: TraceWriter, step: int, grams: ClassGrams, cla
     sample_norm_sq = np.concatenate([grams.sample_norm_sq, grams.sample_norm_sq.sum(0, keepdims=True)])
     numbers = class_gradients.describe(gram, sample_norm_sq, grams.count)
     classes = len(grams.class_ids)
+    # NaN where the gradient is NaN was measured; else the samples were not told apart
+    known = np.isnan(numbers.grad_norm) | ~np.isnan(sample_norm_sq)
     writer.append(
         "class_gradients",
         step=step,
@@ -97,7 +99,7 @@ def write_class_gradients(writer: TraceWriter, step: int, grams: ClassGrams, cla
         grad_norm=numbers.grad_norm.ravel(),
         grad_cos_total=absent(numbers.grad_cos_total.ravel()),
         grad_share=absent(numbers.grad_share.ravel()),
-        sample_norm_sq=sample_norm_sq.ravel(),
+        sample_norm_sq=Nullable(sample_norm_sq.ravel(), known.ravel()),
         grad_noise=absent(numbers.grad_noise.ravel()),
     )
     kept = [i for i, name in enumerate(names) if classes <= PAIRS_OF_ALL or name in ("*", classifier)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,9 @@ _MOST_ENTRIES = 12
 
 #: Values are written into the cells of a matrix of up to so many classes.
 _MOST_WRITTEN = 12
+
+#: Letters in a line of a y axis' label: more are higher than the axes of a small figure.
+_WIDEST_LABEL = 32
 
 
 def draw(chart: Chart, ax: Axes, title: str, moment: int) -> None:
@@ -113,7 +117,7 @@ def _scale(ax: Axes, x: Axis, y: Axis | None) -> None:
         ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
     _limit(ax.set_xlim, x)
     if y is not None:
-        ax.set_ylabel(y.title())
+        ax.set_ylabel(fill(y.title(), _WIDEST_LABEL, break_long_words=False))
         if y.log:
             ax.set_yscale("log")
         _limit(ax.set_ylim, y)

@@ -25,6 +25,7 @@ from imbdyn.report.judge import judged
 from imbdyn.report.names import run_names
 from imbdyn.report.overview import Measure, Measured, class_rows, facts, measures
 from imbdyn.report.page_data import DIGITS, embedded, figures_data
+from imbdyn.report.problems import told_problems
 from imbdyn.trace.schema import TABLES
 
 if TYPE_CHECKING:
@@ -119,13 +120,12 @@ def _method(source: Source) -> dict[str, str]:
     residual = source.read("parameters", ["residual"])["residual"].dropna()
     overhead, versions = run["overhead"], run.get("versions") or {}
     mixing = run.get("mixing_layers") or []
-    problems = run.get("problems") or {}
     return {
         "Largest residual": "no reading" if residual.empty else f"{residual.max():.1e}",
         "Mixing layers": ", ".join(mixing[:6]) + (f" and {len(mixing) - 6} more" if len(mixing) > 6 else "") or "none",
         "Time added": "not known" if overhead["share"] is None else f"{overhead['share']:.1%} of the training's time",
         "Lost rows": f"{run.get('dropped_rows', 0):,}",
-        "Problems": "none" if not problems else json.dumps(problems),
+        "Warned of": "; ".join(told_problems(source.trace)) or "nothing",
         "Made with": ", ".join([f"imbdyn {run.get('imbdyn')}", *(f"{name} {v}" for name, v in versions.items())]),
         "Begun, ended": f"{run.get('started')}, {run.get('ended') or 'not yet'}",
         "Seed": str(run.get("seed")),

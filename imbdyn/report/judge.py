@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from imbdyn.findings import Finding, claims, method, next_steps, phenomena, single
-from imbdyn.findings.groups import configuration
+from imbdyn.findings.groups import class_counts, configuration
 from imbdyn.report.names import run_names
 
 if TYPE_CHECKING:
@@ -58,19 +58,34 @@ def judged(traces: Sequence[Trace]) -> list[Judged]:
 def _experiments(traces: Sequence[Trace]) -> list[dict[str, int]]:
     """Return the experiments of which all three runs are there: the place of each run by its role.
 
-    A run that names a method of its own beside its experiment is none of the three.
+    The balanced run of a study is trained once for all imbalances, and stands beside each of them. A run that names a
+    method of its own beside its experiment is none of the three.
     """
     found: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    shared: dict[str, list[int]] = defaultdict(list)
     for place, trace in enumerate(traces):
         config = configuration(trace)
         role = config.get("run")
         if isinstance(role, str) and role in _ROLES and "method" not in config:
             found[json.dumps(config.get("experiment"), sort_keys=True)][role].append(place)
+            if role == "balanced":
+                shared[_but_imbalance(trace)].append(place)
+    for roles in found.values():
+        if "balanced" not in roles and len(roles["imbalanced"]) == 1:
+            roles["balanced"] = shared[_but_imbalance(traces[roles["imbalanced"][0]])]
     return [
-        {role: places[0] for role, places in roles.items()}
+        {role: roles[role][0] for role in _ROLES}
         for roles in found.values()
-        if len(roles) == len(_ROLES) and all(len(places) == 1 for places in roles.values())
+        if all(len(roles[role]) == 1 for role in _ROLES)
     ]
+
+
+def _but_imbalance(trace: Trace) -> str:
+    """Return what a run has in common with the balanced run of its experiment, whatever the imbalance ratio."""
+    config = configuration(trace)
+    experiment = config.get("experiment")
+    kept = {k: v for k, v in experiment.items() if k != "imbalance"} if isinstance(experiment, dict) else experiment
+    return json.dumps([kept, config.get("rare_classes"), max(class_counts(trace))], sort_keys=True)
 
 
 def _told(

@@ -11,6 +11,7 @@ import pandas as pd
 from imbdyn.findings import groups, per_class
 from imbdyn.findings.recall import held_out_split, train_split
 from imbdyn.report.judge import judge
+from imbdyn.report.problems import told_problems
 
 if TYPE_CHECKING:
     from imbdyn.trace import Trace
@@ -33,6 +34,7 @@ def _run(trace: Trace) -> dict[str, Any]:
         "test_split": held_out_split(trace),
         "rare_rule": groups(trace).rule,
         "overhead": trace.run["overhead"],
+        "warned": told_problems(trace),
         "classes": [
             {column: None if pd.isna(value) else value for column, value in row.items()}
             for row in classes.to_dict("records")

@@ -14,6 +14,7 @@ from imbdyn.findings import Finding, groups
 from imbdyn.findings.recall import held_out_split, train_split
 from imbdyn.report.class_table import class_table, groups_shown, legend
 from imbdyn.report.plain import paragraph, plain
+from imbdyn.report.problems import told_problems
 
 if TYPE_CHECKING:
     from imbdyn.trace import Trace
@@ -47,11 +48,13 @@ def terminal_width(file: IO[str] | None = None) -> int:
 
 
 def show_runs(out: Console, traces: Iterable[Trace]) -> None:
-    """Print a table for each run, then once what the columns mean."""
+    """Print a table for each run with what was warned of, then once what the columns mean."""
     for trace in traces:
         out.print(heading(trace), soft_wrap=True)  # a path that was wrapped could not be copied
         out.print(class_table(trace, out.width, ascii_only=out.options.ascii_only))
         out.print(paragraph(_source(trace), out.width, "dim"))
+        for problem in told_problems(trace):
+            out.print(paragraph(f"Warned: {problem}.", out.width, "bold yellow", hanging=2))
         out.print()
     out.print(paragraph(legend(out.width), out.width, "dim"))
 
@@ -124,9 +127,11 @@ def _source(trace: Trace) -> str:
     overhead = trace.run["overhead"]
     share = overhead["share"]
     held_out = held_out_split(trace)
+    added = (
+        f"Instrumentation added {'?' if share is None else f'{share:.1%}'} to the time of training; "
+        f"{overhead['sampled_steps']} of {overhead['steps']} steps were sampled."
+    )
     return (
         f"Train recall from {train_split(trace)}, test recall from {held_out or 'no evaluation'}; "
-        f"{groups_shown(trace)}*: {groups(trace).rule}. Instrumentation added "
-        f"{'?' if share is None else f'{share:.1%}'} to the time of training; {overhead['sampled_steps']} of "
-        f"{overhead['steps']} steps were sampled."
+        f"{groups_shown(trace)}*: {groups(trace).rule}. {added if overhead['steps'] else 'No step was trained.'}"
     )

@@ -52,7 +52,7 @@ class Variability(NamedTuple):
 
     NaN with fewer than two classes, where all means coincide, and where features are not finite.
 
-    The mean over classes of `of_class` is NC1 with every class weighing alike in S_W too.
+    The mean over classes of `of_class` is NC1 with every class weighing alike in S_W too, if none has one sample.
     """
 
     nc1: float
@@ -61,17 +61,18 @@ class Variability(NamedTuple):
     """Every class weighs as its count, in S_W, S_B and the global mean."""
     of_class: Floats
     """[K], with the covariance of the class's own samples for S_W, and S_B as in `nc1`: in the pooled S_W a rare class
-    that has not collapsed cannot be seen."""
+    that has not collapsed cannot be seen. NaN for a class of one sample, which is its own mean."""
 
 
 def variability(features_ND: Floats, local_N: NDArray[np.int64], mean_KD: Floats) -> Variability:
     """Compute NC1 from features [N, D], their class index in 0..K-1 and the class means [K, D]."""
     classes = mean_KD.shape[0]
-    share = np.bincount(local_N, minlength=classes) / max(len(local_N), 1)
+    count = np.bincount(local_N, minlength=classes)
+    share = count / max(len(local_N), 1)
     centred_ND = features_ND - mean_KD[local_N]
     of_class = _nc1_of_class(centred_ND, local_N, mean_KD, np.full(classes, 1 / max(classes, 1)))
     by_sample = _nc1_of_class(centred_ND, local_N, mean_KD, share)
-    return Variability(float(share @ of_class), float(share @ by_sample), of_class)
+    return Variability(float(share @ of_class), float(share @ by_sample), np.where(count > 1, of_class, np.nan))
 
 
 def _nc1_of_class(centred_ND: Floats, local_N: NDArray[np.int64], mean_KD: Floats, weight_K: Floats) -> Floats:

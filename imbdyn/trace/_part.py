@@ -47,7 +47,7 @@ def write_part(
     Raises: OSError if it cannot be written.
     """
     if not folder.is_dir():
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)  # another rank may have made it just now
         sync_folder(folder.parent)
     # One temporary name a rank and sequence: what a crash leaves is written over.
     temporary = folder / f".part-{rank:04d}-{sequence:08d}.parquet.tmp"

@@ -26,7 +26,21 @@ SILENT_SECONDS, SILENT_SHARE = 600.0, 0.03
 class LiveTrace(Trace):
     """A trace that stands still between two calls of `refresh`, each of which reads only what is new.
 
+        trace = imbdyn.trace.LiveTrace("runs/mine")
+        while trace.run["status"] == "running" and not trace.is_abandoned():
+            if trace.refresh():
+                print(trace.steps.tail(1))
+            time.sleep(2)
+
     It is frozen, and keeps in memory every row that was asked for. Findings of it cost what they compute.
+
+    Args:
+        place: folder or URI of one run; a list or a pattern is for `open_trace`.
+
+    Raises:
+        NoTraceError: if there is no trace (yet).
+        TraceError: if its run.json cannot be read, or was written by a newer imbdyn.
+        OSError: if a store does not answer.
     """
 
     def __init__(self, place: str | os.PathLike[str]) -> None:

@@ -105,7 +105,8 @@ STEPS = Table(
             "grad_scale",
             _REAL,
             "",
-            "common factor s with p.grad = s sum_c G_c (loss scale, clipping, averaging)",
+            "common factor s with p.grad = s sum_c G_c (loss scale, clipping, averaging); null with several ranks, "
+            "and where not all batches were read",
         ),
         Column("sampled", pa.bool_(), "", "whether class gradients were read in this step"),
         Column(
@@ -157,7 +158,7 @@ PARAMETERS = Table(
             "residual",
             _REAL,
             "",
-            "|sum_ab <G_a, G_b> - ||p.grad||^2| / (sum_c ||G_c||)^2; null if not covered",
+            "|sum_ab <G_a, G_b> - ||p.grad||^2| / (sum_c ||G_c||)^2; null if not covered, and with several ranks",
         ),
     ),
 )
@@ -189,7 +190,8 @@ CLASS_GRADIENTS = Table(
             "sample_norm_sq",
             _REAL,
             "",
-            "sum over samples i of class c of ||g_i||^2, g_i the sample's part of g",
+            "sum over samples i of class c of ||g_i||^2, g_i the sample's part of g; null where samples are not told "
+            "apart: soft labels, convolutions in several batches a step, functions without a rule",
         ),
         Column(
             "grad_noise",
@@ -275,7 +277,7 @@ CLASS_FEATURES = Table(
             _REAL,
             "",
             "tr(S_W pinv(S_B)) / K with the covariance of the class's own samples (divided by n_c) as S_W, S_B as in "
-            "features.nc1: weighted by n_c / N they sum to that; null as that",
+            "features.nc1: weighted by n_c / N they sum to that; null as that, and if n_c < 2",
             _PAPYAN,
         ),
         Column("cos_global", _REAL, "", "cos(mu_c, mu_G), mu_G the mean of class means"),

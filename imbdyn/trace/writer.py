@@ -74,7 +74,10 @@ class TraceWriter:
         if force and resume:
             raise ValueError("force replaces the trace that resume goes on with: give one of them")
         if rank and run_id is None:
-            raise ValueError(f"rank {rank} needs the run_id of rank 0, to know its folder")
+            raise ValueError(
+                f"rank {rank} needs the run_id of rank 0, to know its folder: a Monitor takes it from IMBDYN_RUN_ID, a "
+                "text that all ranks and no other run have in their environment"
+            )
         self._rank = rank
         self._run_id = run_id or uuid4().hex
         self._out = out

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from findings.synthetic_traces import TEST_COUNT, curve_reaching, write_trace
+from findings.synthetic_traces import TEST_COUNT, class_rows, curve_reaching, write_rows, write_trace
 
 import imbdyn.findings
 from imbdyn.findings import Finding, alike_when_balanced, claims, early_underfit, findings, late_overfit
@@ -75,6 +76,17 @@ class TestEarlyUnderfit:
     def test_no_lag_refutes_it(self, tmp_path: Path) -> None:
         found = early_underfit(lagging(tmp_path / "imb", 2, 2), lagging(tmp_path / "bal", 2, 2, [120] * 10))
         assert (found.value, found.verdict) == (0.0, "refuted")
+
+    def test_few_classes_are_told_that_one_run_decides_nothing(self, tmp_path: Path) -> None:
+        curves = [curve_reaching(9, EPOCHS), curve_reaching(1, EPOCHS), curve_reaching(1, EPOCHS)]
+        found = early_underfit(write_trace(tmp_path / "run", [6, 120, 120], curves, config={"rare_classes": [0]}))
+        assert (found.value, found.verdict) == (8, "not decided")
+        assert "p = 0.333, and never below 0.333 with so few classes: several seeds decide)." in found.sentence
+        assert "never below" not in early_underfit(lagging(tmp_path / "many", 9, 2)).sentence
+
+    def test_classes_that_never_got_there_are_counted(self, tmp_path: Path) -> None:
+        found = early_underfit(lagging(tmp_path / "imb", None, 2))
+        assert "at epoch at least 20.0 on average (5 of 5 never did), the others at 2.0" in found.sentence
 
     def test_a_lag_that_was_there_when_balanced_refutes_it(self, tmp_path: Path) -> None:
         found = early_underfit(lagging(tmp_path / "imb", 9, 2), lagging(tmp_path / "bal", 9, 2, [120] * 10))
@@ -146,6 +158,27 @@ class TestLateOverfit:
     def test_without_held_out_data_there_is_no_gap(self, tmp_path: Path) -> None:
         found = late_overfit(lagging(tmp_path / "run", 2, 2))
         assert (found.value, found.verdict) == (None, "not decided")
+        assert "No epoch has recall on training data and on held-out data" in found.sentence
+
+    def test_the_gap_is_that_of_the_last_epoch_with_both_splits(self, tmp_path: Path) -> None:
+        def evaluated(epoch: int, split: str, recall: list[float | None], count: int) -> tuple[str, dict[str, object]]:
+            absent = [r is None for r in recall]
+            accuracy = np.ma.masked_array([r or 0.0 for r in recall], absent)
+            of_class = [0 if none else count for none in absent]
+            return class_rows(10 * epoch, split, epoch=epoch, accuracy=accuracy, count=of_class)
+
+        whole = [evaluated(1, "train", [1.0, 0.9], 50), evaluated(1, "test", [0.6, 0.8], 100)]
+        cut_short = [*whole, evaluated(2, "train", [None, 1.0], 3)]  # interrupted before a rare sample came
+        found = late_overfit(write_rows(tmp_path / "run", [6, 120], cut_short, rare=[0]))
+        assert found.value == pytest.approx((1.0 - 0.6) - (0.9 - 0.8))
+        assert found.steps == (10, 10)
+
+    def test_what_has_no_recall_is_named(self, tmp_path: Path) -> None:
+        rows = [class_rows(10, split, epoch=1, accuracy=[1.0, 0.5]) for split in ("train", "test")]
+        found = late_overfit(write_rows(tmp_path / "run", [6, 120, 120], rows, rare=[0]))
+        assert found.sentence == (
+            "1 of 3 classes have no recall on training data in epoch 1, the last with both: no sample of them was seen."
+        )
 
 
 def test_the_control_says_what_scarcity_alone_does(tmp_path: Path) -> None:
@@ -224,7 +257,9 @@ def test_exported_names_exist() -> None:
 
 
 def test_rare_classes_without_a_training_sample_are_not_late(tmp_path: Path) -> None:
-    trace = write_trace(tmp_path / "run", [200, 200, 0], [[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]], config={})
+    trace = write_trace(
+        tmp_path / "run", [200, 200, 0], [[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]], config={"rare_classes": [2]}
+    )
     found = early_underfit(trace)
     assert (found.value, found.verdict) == (None, "not decided")
     assert found.sentence == "1 of the 1 rare classes have no train recall: no sample of them was seen."

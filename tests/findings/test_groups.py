@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 from findings.synthetic_traces import write_trace
 
-from imbdyn.findings.groups import class_counts, class_names, groups, is_balanced
+from imbdyn.findings import findings
+from imbdyn.findings.groups import class_counts, class_names, groups, is_balanced, nothing_to_compare, shown_groups
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,33 @@ def test_rare_are_the_lowest_of_several_shot_groups(tmp_path: Path, counts: list
     found = groups(write_trace(tmp_path / "run", counts, [[1.0]] * len(counts)))
     assert found.rare == rare
     assert sorted(found.rare + found.others) == list(range(len(counts)))
+
+
+def test_a_class_without_training_samples_is_in_no_group(tmp_path: Path) -> None:
+    counts, curves = [500, 200, 19, 0], [[1.0, 1.0]] * 3 + [[0.0, 0.0]]
+    trace = write_trace(tmp_path / "run", counts, curves, [1.0, 1.0, 0.5, 0.0])
+    found = groups(trace)
+    assert (found.rare, found.others) == ([2], [0, 1])
+    assert found.rule == "few-shot, fewer than 20 samples (Liu et al. 2019); classes without any are left out (1)"
+    assert [classes for _, classes in shown_groups(trace)] == [[2], [0, 1], [3]]
+    assert shown_groups(trace)[-1][0] == "unseen, none"
+    sentences = findings(trace).set_index("name")["sentence"]
+    assert "a gap of 0.50 against 0.00 of the others" in sentences["late_overfit"]
+    everyone = write_trace(tmp_path / "none", [500, 200, 0], [[1.0]] * 3)
+    assert groups(everyone).rare == []
+    told = findings(everyone).set_index("name")["sentence"]
+    said = "No classes to compare; rare: no class, as all are many-shot; classes without any are left out (1)."
+    assert told["minority_initial_drop"] == told["area_between_curves"] == said
+
+
+def test_equal_counts_as_drawn_tell_how_those_of_the_data_are_given(tmp_path: Path) -> None:
+    drawn = write_trace(tmp_path / "drawn", [330, 340], [[1.0]] * 2)
+    assert 'give Monitor config={"class_counts": [...]}' in str(nothing_to_compare(drawn))
+    known = write_trace(tmp_path / "known", [330, 340], [[1.0]] * 2, config={"class_counts": [330, 340]})
+    assert nothing_to_compare(known) == "The classes of this run have equal counts, so it says nothing on imbalance."
+    given = write_trace(tmp_path / "given", [330, 340], [[1.0]] * 2, config={"class_counts": [660, 10]})
+    assert nothing_to_compare(given) is None
+    assert groups(given).rare == [1]
 
 
 def test_configuration_decides_which_classes_are_rare(tmp_path: Path) -> None:

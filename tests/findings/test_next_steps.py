@@ -84,7 +84,21 @@ def test_a_run_on_other_counts_or_with_another_method_says_nothing(tmp_path: Pat
         run(tmp_path / "counts", counts=[7] * 5 + [120] * 5, method="logit_adjustment"),
         run(tmp_path / "method", method="augmentation"),
     ]
-    assert steps_of(run(tmp_path / "run"), tried=tried)["adjust_logits"].value is None
+    step = steps_of(run(tmp_path / "run"), tried=tried)["adjust_logits"]
+    assert step.value is None
+    assert step.sentence.endswith(" counts (logit_adjustment) has other class counts: what it changed is not told.")
+
+
+def test_a_run_that_only_evaluates_says_what_a_post_hoc_change_did(tmp_path: Path) -> None:
+    post_hoc = run(tmp_path / "tau", counts=[0] * 10, test=0.7, method="tau_normalisation")
+    step = steps_of(run(tmp_path / "run"), tried=[post_hoc])["adjust_logits"]
+    assert step.value == pytest.approx(0.2)
+    assert "In tau (tau_normalisation) their test recall changed by +0.20 [" in step.sentence
+    claims = single(post_hoc)
+    assert {claim.sentence for claim in claims} == {
+        "No training sample was seen in this run, so it says nothing on (im)balance."
+    }
+    assert {claim.verdict for claim in claims} == {"not decided"}
 
 
 def test_scarcity_that_leaves_most_of_the_gap_asks_for_samples(tmp_path: Path) -> None:

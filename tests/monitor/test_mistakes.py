@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.dataset as ds
 import pytest
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,51 @@ def test_a_model_without_a_classifier(optimizer: torch.optim.Optimizer, model: n
         Monitor(model, optimizer, 7, tmp_path / "run")
     with pytest.raises(ValueError, match=r"classifier='haed' names no layer .* the nearest linear layer is 'head'"):
         Monitor(model, optimizer, CLASSES, tmp_path / "run", classifier="haed")
+    with pytest.raises(
+        ValueError, match=r"classifier='head' has a weight of shape \[5, .*\], not \[num_classes=7, features\]"
+    ):
+        Monitor(model, optimizer, 7, tmp_path / "run", classifier="head")
     assert not (tmp_path / "run").exists()
+
+
+def test_one_logit_for_two_classes_is_told_what_to_do(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="a single logit is not read: end the model in two outputs, and train it with"):
+        Monitor(model, optimizer, 2, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"at least 2, got 1 \(two classes need two logits\)"):
+        Monitor(model, optimizer, 1, tmp_path / "run")
+
+
+def test_logits_that_a_users_function_returns_are_a_tensor(tmp_path: Path) -> None:
+    model = nn.Linear(4, CLASSES)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = Monitor(model, optimizer, CLASSES, tmp_path / "run", logits=lambda output: {"y": output})  # type: ignore[arg-type,return-value]
+    with monitor, pytest.raises(TypeError, match=r"logits=\.\.\. must return a tensor \[N, C\], got dict"):
+        train(model, [(torch.ones(3, 4), torch.arange(3))], optimizer=optimizer, monitor=monitor)
+
+
+@pytest.mark.parametrize("state", [{}, {"monitor": {"version": 1, "step": 2}}, None])
+def test_a_state_that_is_none_is_told(tmp_path: Path, state: object) -> None:
+    model = nn.Linear(4, CLASSES)
+    monitor = Monitor(model, torch.optim.SGD(model.parameters(), lr=0.1), CLASSES, tmp_path / "run")
+    with monitor, pytest.raises(ValueError, match=r"takes what Monitor\.state_dict\(\) returned, not the checkpoint"):
+        monitor.load_state_dict(state)  # type: ignore[arg-type]
+
+
+def test_a_gradient_that_is_not_finite_is_one_warning(tmp_path: Path) -> None:
+    model = nn.Linear(4, CLASSES)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = torch.ones(3, 4), torch.arange(3)
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+        train(model, [(x, y)], optimizer=optimizer, monitor=monitor)
+        with pytest.warns(ImbdynWarning, match="the gradient of weight is not finite at step 2, and the optimizer"):
+            train(model, [(x * torch.nan, y)] * 3, optimizer=optimizer, monitor=monitor)
+    trace = open_trace(tmp_path / "run")
+    assert list(trace.run["problems"]) == ["not finite"]
+    assert trace.run["problems"]["not finite"]["times"] == 3
+    later = trace.table("class_gradients", ["step", "sample_norm_sq"], ds.field("step") == 2)
+    assert later["sample_norm_sq"].null_count == 0, "it was measured: NaN is no null"
 
 
 def test_two_monitors_on_one_model(model: nn.Module, optimizer: torch.optim.Optimizer, tmp_path: Path) -> None:
@@ -130,10 +175,13 @@ def test_arguments_that_make_no_sense(model: nn.Module, optimizer: torch.optim.O
         make(budget=5)
     with pytest.raises(ValueError, match=r"interval must be an int of at least 1, got 2\.5"):
         make(interval=2.5)
-    with pytest.raises(TypeError, match="class_names must be a list of str"):
-        make(class_names="abcde")
+    for names in ("abcde", 5, [1, 2, 3, 4, 5]):
+        with pytest.raises(TypeError, match="class_names must be a list of str"):
+            make(class_names=names)
     with pytest.raises(TypeError, match=r"config\['path'\] cannot be stored as JSON"):
         make(config={"path": tmp_path})
+    with pytest.raises(TypeError, match="config must be a mapping of names to what JSON can hold, got list"):
+        make(config=[("seed", 1)])
     with pytest.raises(TypeError, match=r"num_classes must be an int, got 5\.0"):
         Monitor(model, optimizer, 5.0, tmp_path / "run")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="takes a module and an optimizer, got SGD and Mlp"):

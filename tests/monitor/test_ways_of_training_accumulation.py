@@ -105,3 +105,14 @@ def test_backward_passes_in_another_order_than_the_batches(images: Tensor, label
     assert_exact(trace)
     for step in (1, 3):
         assert_read(trace, expected, step=step)
+
+
+def test_samples_that_are_not_told_apart_are_null_and_said_so(images: Tensor, labels: Tensor, tmp_path: Path) -> None:
+    trace = accumulate(NormalisedCnn(), [HALVES], images, labels, tmp_path / "run")
+    rows = trace.table("class_gradients", ["parameter", "sample_norm_sq", "grad_norm"])
+    frame = rows.to_pandas().groupby("parameter").sample_norm_sq.apply(lambda values: values.notna().all())
+    assert not frame["first.weight"], "a convolution in two batches"
+    assert frame["head.weight"]
+    assert rows["sample_norm_sq"].null_count == rows["sample_norm_sq"].to_pandas().isna().sum(), "null, not NaN"
+    told = trace.findings().set_index("name").sentence["noise_scale"]
+    assert "no sampled step tells its samples' gradients apart" in told

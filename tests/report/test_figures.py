@@ -232,3 +232,13 @@ def test_matplotlib_has_whole_epochs_and_every_name_in_its_legend(tmp_path: Path
     assert shown == [round(tick) for tick in shown]
     assert " _background" in [text.get_text() for text in ax.get_legend().get_texts()]
     plt.close(ax.figure)
+
+
+@pytest.mark.parametrize("name", ["classifier_alignment", "gradient_per_sample"])
+def test_the_label_of_a_y_axis_stays_on_the_figure(trace: Trace, name: str) -> None:
+    figure = getattr(trace.plot, name)().figure
+    figure.canvas.draw()
+    label = figure.axes[0].yaxis.label.get_window_extent()
+    assert 0 <= label.y0 < label.y1 <= figure.bbox.height
+    assert label.x0 >= 0
+    plt.close(figure)

@@ -61,3 +61,38 @@ def test_runs_that_make_no_experiment_are_judged_alone_under_names_that_differ(t
     ]
     twice = experiment(tmp_path / "a", "focal", 0.5) + experiment(tmp_path / "b", "focal", 0.5)
     assert sum("alone" in one.title for one in judged(twice)) >= 6, "two seeds of one name are no experiment"
+
+
+def test_the_balanced_run_of_a_study_stands_beside_every_imbalance_ratio(tmp_path: Path) -> None:
+    counts = {
+        "seed-0/balanced": (2, [120] * 4),
+        "ratio-2/imbalanced": (2, [120, 120, 60, 60]),
+        "ratio-2/scarce": (2, [60] * 4),
+        "ratio-20/imbalanced": (20, [120, 120, 6, 6]),
+        "ratio-20/scarce": (20, [6] * 4),
+        "less/imbalanced": (10, [60, 60, 6, 6]),
+        "less/scarce": (10, [6] * 4),
+    }
+    traces = [
+        write_trace(
+            tmp_path / name,
+            of_class,
+            [[1.0, 1.0]] * 4,
+            [1.0, 1.0, 0.5, 0.5],
+            config={
+                "experiment": {"method": {"name": "focal"}, "imbalance": {"ratio": ratio}},
+                "run": name.rpartition("/")[2],
+                "class_counts": of_class,
+                "rare_classes": [2, 3],
+            },
+        )
+        for name, (ratio, of_class) in counts.items()
+    ]
+    assert [one.title for one in judged(traces) if one.title.startswith("The three")] == [
+        "The three claims on ratio-2/imbalanced, balanced and scarce (arXiv 2605.24908)",
+        "The three claims on ratio-20/imbalanced, balanced and scarce (arXiv 2605.24908)",
+        "The three claims on less/imbalanced alone (arXiv 2605.24908)",
+        "The three claims on less/scarce alone (arXiv 2605.24908)",
+    ], "the balanced run has other counts than the last experiment's would have"
+    of_20 = next(one for one in judged(traces) if one.title.startswith("What else ratio-20"))
+    assert all(set(finding.beside or {}) == {"balanced", "scarce"} for finding in of_20.findings)

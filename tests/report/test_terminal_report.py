@@ -262,8 +262,28 @@ def test_records_have_none_where_the_trace_has_nothing(tmp_path: Path) -> None:
 
 def test_records_keep_their_fields_and_have_shares_besides(imbalanced: Trace) -> None:
     (run,) = records([imbalanced])["runs"]
-    assert list(run) == ["path", "status", "train_split", "test_split", "rare_rule", "overhead", "classes"]
+    assert list(run) == ["path", "status", "train_split", "test_split", "rare_rule", "overhead", "warned", "classes"]
     assert list(run["classes"][0]) == [
         *("class_id", "name", "rare", "count", "epoch_learned", "train_recall", "test_recall", "gap"),
         *("grad_norm_early", "grad_norm_late", "row_norm", "grad_share_early", "grad_share_late"),
     ]
+
+
+def test_what_was_warned_of_while_it_ran_is_shown(imbalanced: Trace) -> None:
+    assert "Warned" not in printed(imbalanced)
+    imbalanced.run["problems"] = {
+        "not finite": {"message": "the gradient of head.weight is not finite at step 61", "times": 34},
+        "coverage": {"message": "class gradients cover 50%", "times": 1},
+        "a stranger's": 7,
+    }
+    text = printed(imbalanced)
+    assert "Warned: the gradient of head.weight is not finite at step 61 (34 times).\n" in text
+    assert "Warned: class gradients cover 50%.\n" in text
+    assert "Warned: a stranger's.\n" in text
+
+
+def test_a_run_without_a_step_has_no_share_of_its_time(imbalanced: Trace) -> None:
+    assert "Instrumentation added" in printed(imbalanced)
+    imbalanced.run["overhead"] = {"share": 0.836, "sampled_steps": 0, "steps": 0}
+    assert "Instrumentation added" not in printed(imbalanced)
+    assert "No step was trained." in printed(imbalanced)

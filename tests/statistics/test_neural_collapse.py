@@ -73,9 +73,21 @@ def test_a_rare_class_that_spreads_is_seen_in_its_own_nc1_only() -> None:
 
 def test_nc1_of_collapsed_features_is_zero() -> None:
     means = simplex(3, 5)
-    y = np.array([0, 0, 1, 2])
+    y = np.array([0, 0, 1, 1, 2, 2])
     found = variability(means[y], y, means)
     np.testing.assert_allclose([found.nc1, found.nc1_sample, *found.of_class], 0, atol=1e-25)
+
+
+def test_a_class_of_one_sample_has_no_nc1_of_its_own_and_adds_nothing_to_the_others() -> None:
+    means = simplex(3, 5)
+    y = np.array([0, 0, 1, 1, 2])
+    h = means[y]
+    h[:2] += np.array([[1], [-1]]) * (means[1] - means[0])
+    found = variability(h, y, means)
+    assert found.of_class[0] > 1
+    assert found.of_class[1] == pytest.approx(0, abs=1e-25)
+    assert np.isnan(found.of_class[2])
+    assert found.nc1 == pytest.approx(found.of_class[0] * 2 / 5)
 
 
 def test_without_two_classes_or_directions_nothing_is_defined() -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pyarrow.dataset as ds
 import pytest
@@ -12,6 +13,8 @@ from reference_trace_reader import read_table
 
 from imbdyn.cli import main
 from imbdyn.trace import TraceError, TraceWriter, _claim, open_trace
+from imbdyn.trace._lookup import look_up_table
+from imbdyn.trace._part import write_part
 from imbdyn.trace.check import check
 
 WRITE = """
@@ -41,6 +44,19 @@ except FileExistsError as error:
 def start(script, *arguments):
     command = [sys.executable, "-c", script, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_table_whose_folder_another_rank_has_just_made_is_written(tmp_path, monkeypatch):
+    folder, made = tmp_path / "steps", Path.mkdir
+
+    def after_another(self, *arguments, **options):
+        if self == folder and not folder.exists():
+            made(folder)
+        made(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", after_another)
+    rows = look_up_table("steps").schema().empty_table()
+    assert write_part(folder, look_up_table("steps"), [rows], rank=1, sequence=0, seals=0).exists()
 
 
 def test_four_processes_write_one_run_whoever_comes_first(tmp_path):
