@@ -147,7 +147,7 @@ class Watch(TorchFunctionMode):
             if lesson is not None:
                 lesson.without_gradient(args, kwargs, result, self.names)
             return result
-        if not several and result in self.made_by and any(result is argument for argument in args):
+        if not several and self.made_by and result in self.made_by and any(result is argument for argument in args):
             return result  # `to` and `contiguous` hand back a value that is so already
         keys = []
         for carrier in carriers:
@@ -217,7 +217,8 @@ class Watch(TorchFunctionMode):
         if decided is True:
             self._is_value(result, made)
             return result
-        self.made_by.pop(result, None)  # written to with data, it is a value no more
+        if self.made_by:  # a tensor's hash is a call of Python
+            self.made_by.pop(result, None)  # written to with data, it is a value no more
         if torch.compiler.is_compiling():
             return result if decided is None else self._tap_compiled(made, result)
         started = perf_counter()

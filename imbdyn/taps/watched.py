@@ -48,7 +48,7 @@ class WatchedBatch:
         started = perf_counter()
         # autocast may be on: many a loop calls backward inside of it
         with torch._C.DisableTorchFunction(), torch._C._DisableAutocast(), torch.no_grad():
-            self._read(site, loose, grad_output.detach(), borrowed)
+            self._read(site, loose, grad_output.detach() if grad_output.requires_grad else grad_output, borrowed)
         self.seconds += perf_counter() - started
 
     def _read(self, site: Site, loose: Loose, grad_output: Tensor, borrowed: bool) -> None:

@@ -72,7 +72,6 @@ class Problem:
         else:
             self.made.zero_()
         where = chunks.rank if direct.add else chunks.number
-        x_index, d_index = order.index(direct.inputs_index), order.index(direct.grads_index)
         for part in direct.parts:
             d = grads
             if part.first:
@@ -83,10 +82,12 @@ class Problem:
                     self.norm,
                 )  # fmt: skip
             else:
+                x_index, d_index = order.index(direct.inputs_index), order.index(direct.grads_index)
                 part.gradients(inputs, d, x_index, d_index, chunks.begin, chunks.end, where, chunks.used, scratch)
             label, used = (order.label_of_rank, order.present) if direct.add else (chunks.label, chunks.used)
             self._add_slots(part, scratch, label, used)
         if direct.row_norms is not None:
+            x_index, d_index = order.index(direct.inputs_index), order.index(direct.grads_index)
             direct.row_norms(inputs, grads, x_index, d_index, order.labels, order.counted, self.norm)
         elif direct.within is not None:
             unit = order.unit_or_samples
