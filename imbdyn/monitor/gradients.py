@@ -170,9 +170,8 @@ class StepGradients:
             for name in names:
                 self._held.setdefault(name, [])
             return
-        if any(
-            name in self._made for name in names
-        ):  # a second backward pass through one forward pass: next time all is held
+        if not self._made.keys().isdisjoint(names):
+            # a second backward pass through one forward pass: next time all is held
             self._plan.backward_again = True
             batch.incomplete.update(names)
             return

@@ -43,6 +43,11 @@ class Site:
         return tuple(dict.fromkeys(name for _, name in self.names))
 
     @cached_property
+    def name_of(self) -> dict[int, str]:
+        """`names` as a dict."""
+        return dict(self.names)
+
+    @cached_property
     def direct(self) -> frozenset[int]:
         """Numbers of the tensors that enter the call themselves, not through a parameter-like value."""
         return frozenset(direct_tensors(self.call[2]) + direct_tensors(self.call[3]))
@@ -126,7 +131,7 @@ class Use:
             NotCovered: if a rule cannot read this use.
         """
         _, function, args, kwargs, _ = self.site.call
-        names = dict(self.site.names)
+        names = self.site.name_of
         sources: dict[int, Source] = {}
         arguments: list[Tensor] = []
 
