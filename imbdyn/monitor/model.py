@@ -66,9 +66,12 @@ class WatchedModel:
         return {id(p): name for name, p in self._watched.items()}
 
     def watched(self) -> dict[str, nn.Parameter]:
-        """Return what `trainable` would, but for parameters that came after the last `names`: large models are walked
-        through once a step, not three times.
+        """Return what `trainable` would, but for parameters that came after the last `names`.
+
+        A walk through a large model takes milliseconds: one a step, not three.
         """
+        if not self._watched:
+            return self.trainable()
         return {name: p for name, p in self._watched.items() if p.requires_grad}
 
     @property
