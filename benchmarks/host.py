@@ -43,7 +43,7 @@ from imbdyn.ops import (
 )
 
 CLASSES, IMAGES, SIZE = 10, 4, 64
-STEPS, ROUNDS, CALLS = 40, 20, 20
+STEPS, ROUNDS, CALLS = 25, 20, 20
 PARTS = ("enter", "forward", "backward", "leave", "step")
 
 #: As many layers as the originals, and few channels: what is measured is that calls are made.
