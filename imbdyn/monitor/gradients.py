@@ -160,7 +160,7 @@ class StepGradients:
         if not waiting:
             return {}
         gram, norms = gram_of_samples(list(waiting.values()), classes.labels[0], classes.groups)
-        return {name: (gram[i], norms[i]) for i, name in enumerate(waiting)}
+        return dict(zip(waiting, zip(gram.unbind(), norms.unbind(), strict=True), strict=True))
 
     def _take(self, batch: WatchedBatch, use: Use) -> None:
         self._streams.follow(use.grad_output)
@@ -170,9 +170,8 @@ class StepGradients:
             for name in names:
                 self._held.setdefault(name, [])
             return
-        if any(
-            name in self._made for name in names
-        ):  # a second backward pass through one forward pass: next time all is held
+        if not self._made.keys().isdisjoint(names):
+            # a second backward pass through one forward pass: next time all is held
             self._plan.backward_again = True
             batch.incomplete.update(names)
             return
@@ -195,9 +194,13 @@ class StepGradients:
         """Return the numbers of a parameter with one use, or its samples' gradients where these are small."""
         classes, part = self._known_classes(), held.part()
         if held.source.isometric:
-            made = sample_gradients(Piece(part, held.layout, classes.labels[held.batch], held.grad_output))
+            piece = Piece(part, held.layout, classes.labels[held.batch], held.grad_output)
+            made = sample_gradients(piece)
             if made is not None and made.numel() <= _SMALL:
                 return made
+            numbers = self._multiply([[piece]], classes)
+            if numbers is not None:
+                return numbers
         return self._numbers(name, [replace(held, part=lambda: part)], classes)
 
     def _make_pair(self, first: _Held, second: _Held) -> bool:
@@ -231,11 +234,18 @@ class StepGradients:
             labels = classes.labels[piece.batch]
             pieces[piece.batch].append(Piece(piece.part(), piece.layout, labels, piece.grad_output))
         if all(piece.source.isometric for piece in held):
-            numbers = gram(list(pieces.values()), classes.groups)
+            numbers = self._multiply(list(pieces.values()), classes)
             if numbers is not None:
-                soft = any(labels.dim() == 2 for labels in classes.labels)
-                return (numbers[0], torch.full_like(numbers[1], torch.nan)) if soft else (numbers[0], numbers[1])
+                return numbers
         return gram_of_gradients(self._class_gradients(name, held, pieces, classes.groups))
+
+    def _multiply(self, pieces: list[list[Piece]], classes: Classes) -> Numbers | None:
+        """Return the numbers of a parameter from its pieces in each batch; None if they are no problem of one form."""
+        numbers = gram(pieces, classes.groups)
+        if numbers is None:
+            return None
+        soft = any(labels.dim() == 2 for labels in classes.labels)
+        return (numbers[0], torch.full_like(numbers[1], torch.nan)) if soft else (numbers[0], numbers[1])
 
     def _class_gradients(self, name: str, held: list[_Held], pieces: dict[int, list[Piece]], groups: int) -> Tensor:
         """Return the class gradients of a parameter, [K, its elements]: made, pulled back, and added up."""

@@ -36,6 +36,7 @@ class WatchedModel:
         parameters = dict(self.inner.named_parameters())
         self._some_parameter = next(iter(parameters.values()), None)
         self._gradients_left: dict[int, int] = {}
+        self._watched: dict[str, nn.Parameter] = {}
         if classifier is not None:
             self._name_classifier(classifier, parameters)
         elif not any(p.dim() > 1 and num_classes in (p.shape[0], p.shape[-1]) for p in parameters.values()):
@@ -68,7 +69,17 @@ class WatchedModel:
 
     def names(self) -> dict[int, str]:
         """Return the id of each parameter that requires a gradient now, to its name."""
-        return {id(p): name for name, p in self.inner.named_parameters() if p.requires_grad}
+        self._watched = self.trainable()
+        return {id(p): name for name, p in self._watched.items()}
+
+    def watched(self) -> dict[str, nn.Parameter]:
+        """Return what `trainable` would, but for parameters that came after the last `names`.
+
+        A walk through a large model takes milliseconds: one a step, not three.
+        """
+        if not self._watched:
+            return self.trainable()
+        return {name: p for name, p in self._watched.items() if p.requires_grad}
 
     @property
     def device(self) -> torch.device:
@@ -77,7 +88,7 @@ class WatchedModel:
 
     def remember_gradients(self) -> None:
         """Remember the gradients as they are, for `gradients_were_dropped`."""
-        self._gradients_left = {id(p.grad): p.grad._version for p in self.trainable().values() if p.grad is not None}
+        self._gradients_left = {id(p.grad): p.grad._version for p in self.watched().values() if p.grad is not None}
 
     def gradients_were_dropped(self) -> bool:
         """Whether every gradient is None or zero, as after zero_grad().

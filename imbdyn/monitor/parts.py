@@ -202,6 +202,8 @@ def _norm_gradients(part: Normalised, layout: Layout, batch: int) -> NormGradien
         variance=statistics.variance,
         eps=statistics.eps,
     )
+    if layout.axis == 0 and layout.before == layout.after == 1 and units[0].shape[0] == batch:
+        return found  # units are samples
     return NormGradients(*(Broadcast(d_UC, d_UC.shape[1:]).by_sample(layout, batch) for d_UC in found))
 
 
@@ -284,8 +286,7 @@ def _images(part: Convolution, piece: Piece) -> tuple[Convolution, Tensor]:
     """Return the images, repeated for each class that has a weight in them, and the class of each."""
     samples = part.samples(piece.layout, piece.labels.shape[0])
     labels = piece.labels if samples is None else piece.labels[samples]
-    dtype = torch.promote_types(part.input.dtype, part.grad_output.dtype)
-    if dtype != part.input.dtype or dtype != part.grad_output.dtype:  # under autocast: as the function saw them
+    if part.input.dtype != part.grad_output.dtype:  # under autocast: as the function saw them
         low = min(part.input.dtype, part.grad_output.dtype, key=lambda d: d.itemsize)
         part = replace(part, input=part.input.to(low), grad_output=part.grad_output.to(low))
     if labels.dim() == 1:

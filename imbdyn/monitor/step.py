@@ -10,6 +10,7 @@ from imbdyn.monitor.model import WatchedModel
 from imbdyn.monitor.reading import GradientReading, Scaling
 from imbdyn.monitor.weights_before import WeightsBefore
 from imbdyn.ops import parameter_norms
+from imbdyn.ops._checks import without_graph
 from imbdyn.taps import Plan
 
 
@@ -36,15 +37,17 @@ class OptimizerStep:
         if scaling.skips():
             return
         moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        parameters = {n: p for n, p in model.trainable().items() if p.grad is not None and id(p) in moved}
+        parameters: dict[str, torch.Tensor] = {
+            n: p for n, p in model.watched().items() if p.grad is not None and id(p) in moved
+        }
         grads = [_dense(p.grad) for p in parameters.values()]
-        tensors = [p.detach() for p in parameters.values()]
+        tensors = list(parameters.values())
         nothing = [None] * len(grads)
         grad_norm = parameter_norms(grads, nothing, nothing).tensors[:, 0]
         comparable = self.gradients.batches == self.batches > 0 and not ranks.several()
         covered = [name for name in plan.covered() if name in parameters and self.gradients.has(name)]
         self.reading = GradientReading(
-            dict(zip(parameters, tensors, strict=True)),
+            parameters,
             before.copy(tensors),
             grad_norm,
             scaling,
@@ -57,4 +60,4 @@ class OptimizerStep:
 
 def _dense(grad: torch.Tensor | None) -> torch.Tensor:
     assert grad is not None
-    return grad.to_dense() if grad.is_sparse else grad.detach()
+    return grad.to_dense() if grad.is_sparse else without_graph(grad)

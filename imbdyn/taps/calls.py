@@ -53,7 +53,7 @@ def take_apart(value: Any, made_by: Mapping[Tensor, Node], loose: Loose, names: 
         names: ids of the tensors that are kept; None keeps all. What parameter-like values are made of is always kept.
     """
     if isinstance(value, Tensor):
-        if value in made_by:
+        if made_by and value in made_by:
             _, function, args, kwargs, index = made_by[value]
             positional = take_apart(args, made_by, loose, None)
             return ("call", function, positional, take_apart(kwargs, made_by, loose, None), index)
@@ -82,6 +82,9 @@ def take_apart(value: Any, made_by: Mapping[Tensor, Node], loose: Loose, names: 
 def put_together(node: Node, loose: Loose, make: Callable[[Node], Any]) -> Any:
     """Return the argument of a node; `make` is asked for the parameter-like values in it."""
     kind = node[0]
+    if kind == "tuple":  # the arguments of a call, most of which are no trees themselves
+        tensors = loose.tensors
+        return tuple([tensors[n[1]] if n[0] == "tensor" else put_together(n, loose, make) for n in node[1]])
     if kind == "tensor":
         return loose.tensors[node[1]]
     if kind == "int":
@@ -97,9 +100,7 @@ def put_together(node: Node, loose: Loose, make: Callable[[Node], Any]) -> Any:
     if kind == "dict":
         return {key: put_together(entry, loose, make) for key, entry in zip(node[1], node[2], strict=True)}
     entries = [put_together(entry, loose, make) for entry in (node[1:] if kind == "slice" else node[1])]
-    if kind == "slice":
-        return slice(*entries)
-    return entries if kind == "list" else tuple(entries)
+    return slice(*entries) if kind == "slice" else entries
 
 
 def run(node: Node, loose: Loose) -> Any:

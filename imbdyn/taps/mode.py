@@ -19,6 +19,7 @@ from imbdyn.taps.learning import Lesson
 from imbdyn.taps.multi_head_attention import in_the_open
 from imbdyn.taps.places import place_of
 from imbdyn.taps.plan import Plan
+from imbdyn.taps.registry import RULES
 from imbdyn.taps.sites import Made, Sites, taken_apart
 from imbdyn.taps.uses import Site
 from imbdyn.taps.watched import WatchedBatch, tap
@@ -147,7 +148,7 @@ class Watch(TorchFunctionMode):
             if lesson is not None:
                 lesson.without_gradient(args, kwargs, result, self.names)
             return result
-        if not several and result in self.made_by and any(result is argument for argument in args):
+        if not several and self.made_by and result in self.made_by and any(result is argument for argument in args):
             return result  # `to` and `contiguous` hand back a value that is so already
         keys = []
         for carrier in carriers:
@@ -187,11 +188,11 @@ class Watch(TorchFunctionMode):
     def _find(self, values: Any, carriers: list[str]) -> None:
         """Append the names of the parameters, and the keys of parameter-like values, among some arguments."""
         for value in values:
-            if isinstance(value, nn.Parameter):
-                if id(value) in self.names and self.names[id(value)] not in carriers:
-                    carriers.append(self.names[id(value)])
-            elif isinstance(value, Tensor):
-                if self.made_by and value in self.made_by:
+            if isinstance(value, Tensor):
+                if _is_parameter(value):
+                    if id(value) in self.names and self.names[id(value)] not in carriers:
+                        carriers.append(self.names[id(value)])
+                elif self.made_by and value in self.made_by:
                     if not torch.compiler.is_compiling() and value._version != self.versions.get(value, value._version):
                         self._refuse_written(value)
                     if self.made_by[value][0] not in carriers:
@@ -217,7 +218,8 @@ class Watch(TorchFunctionMode):
         if decided is True:
             self._is_value(result, made)
             return result
-        self.made_by.pop(result, None)  # written to with data, it is a value no more
+        if self.made_by:  # a tensor's hash is a call of Python
+            self.made_by.pop(result, None)  # written to with data, it is a value no more
         if torch.compiler.is_compiling():
             return result if decided is None else self._tap_compiled(made, result)
         started = perf_counter()
@@ -249,7 +251,12 @@ class Watch(TorchFunctionMode):
         self._plan.refuse(tuple(name for _, name in names), "a value made of it is written to through a view")
 
     def _site(self, made: Made, keep: bool) -> tuple[Site, Loose]:
-        return self._sites.of(made, self.made_by, self.names, keep=keep)
+        key, func, args, kwargs, index = made
+        rule = RULES.get(func)
+        if rule is not None and rule.unread is not None:
+            unread = rule.unread(*args, **kwargs)
+            args = (*args[:1], *[None] * unread, *args[1 + unread :])
+        return self._sites.of((key, func, args, kwargs, index), self.made_by, self.names, keep=keep)
 
     def _tap_compiled(self, made: Any, result: Tensor) -> Tensor:
         key = made[0]
@@ -274,4 +281,9 @@ def _writes(func: Callable[..., Any]) -> bool:
 
 def _differentiable(result: Any) -> bool:
     """Whether a result is a tensor with a gradient, and not a parameter that a function hands back."""
-    return isinstance(result, Tensor) and result.requires_grad and not isinstance(result, nn.Parameter)
+    return isinstance(result, Tensor) and result.requires_grad and not _is_parameter(result)
+
+
+def _is_parameter(t: Tensor) -> bool:
+    """Whether a tensor is a parameter. A plain one is not asked: `isinstance` is a call of Python there."""
+    return type(t) is not Tensor and isinstance(t, nn.Parameter)

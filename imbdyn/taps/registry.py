@@ -28,6 +28,8 @@ class Rule:
     function: RuleFunction
     values: bool
     """Whether it reads its other arguments; where not, they are not kept until the backward pass and come as None."""
+    unread: Callable[..., int] | None = None
+    """Given a call's arguments, returns how many of those after the first it does not read: they come as None too."""
 
 
 RULES: dict[Callable[..., Any], Rule] = {}

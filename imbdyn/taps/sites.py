@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ class _Known:
     ints: list[int]
     floats: list[float]
 
-    def loose(self, made: Made, values: Container[Tensor], names: Mapping[int, str]) -> Loose | None:
+    def loose(self, made: Made, values: Mapping[Tensor, Any], names: Mapping[int, str]) -> Loose | None:
         """Return the tensors and numbers of this call if it is the same but for its data."""
         _, function, args, kwargs, _ = made
         if function is not self.function or len(args) != self.count or tuple(kwargs) != self.keywords:
@@ -43,7 +43,7 @@ class _Known:
         kept = []
         for value, entry in zip((*args, *kwargs.values()), self.entries, strict=True):
             if entry is _KEPT or entry is _DROPPED:
-                if not isinstance(value, Tensor) or id(value) in names or value in values:
+                if not isinstance(value, Tensor) or id(value) in names or (values and value in values):
                     return None
                 if entry is _KEPT:
                     kept.append(_kept(value))
@@ -116,7 +116,7 @@ def taken_apart(
 def _entry(value: Any, values: Mapping[Tensor, Any], names: Mapping[int, str], keep: bool) -> tuple[Any] | None:
     """Return what is remembered of an argument; None if it has to be taken apart each time."""
     if isinstance(value, Tensor):
-        if value in values:
+        if values and value in values:
             return None
         return (value,) if id(value) in names else (_KEPT if keep else _DROPPED,)
     if isinstance(value, tuple):
@@ -132,4 +132,4 @@ def _kept(tensor: Tensor) -> Tensor:
     """
     if tensor.requires_grad or (tensor.is_floating_point() and tensor.numel() > _SMALL):
         return tensor.detach()
-    return tensor.detach().clone()
+    return tensor.clone()

@@ -43,6 +43,11 @@ class Site:
         return tuple(dict.fromkeys(name for _, name in self.names))
 
     @cached_property
+    def name_of(self) -> dict[int, str]:
+        """`names` as a dict."""
+        return dict(self.names)
+
+    @cached_property
     def direct(self) -> frozenset[int]:
         """Numbers of the tensors that enter the call themselves, not through a parameter-like value."""
         return frozenset(direct_tensors(self.call[2]) + direct_tensors(self.call[3]))
@@ -126,7 +131,7 @@ class Use:
             NotCovered: if a rule cannot read this use.
         """
         _, function, args, kwargs, _ = self.site.call
-        names = dict(self.site.names)
+        names = self.site.name_of
         sources: dict[int, Source] = {}
         arguments: list[Tensor] = []
 
@@ -152,15 +157,17 @@ class Use:
             )
             return given(source, value.detach())
 
+        own = RULES.get(function)
+        # A rule only reads them, and what the taps have kept are tensors of nobody else's: no need for others.
+        own_tensors = own is not None and not self.borrowed
         plain: list[Tensor] = []
         for i, tensor in enumerate(self.loose.tensors):
-            argument = tensor.detach()
+            argument = tensor if own_tensors and not tensor.requires_grad else tensor.detach()
             if i in names and i in self.site.direct:
                 given(Source(tensor.shape, (names[i],), True), argument)
             plain.append(argument)
         detached = self.loose._replace(tensors=plain)
         called = put_together(args, detached, make), put_together(kwargs, detached, make)
-        own = RULES.get(function)
         if own is not None:
             for yielded, part in own.function(self.grad_output, *called[0], **called[1]):
                 source = sources.get(id(yielded))

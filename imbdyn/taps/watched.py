@@ -47,8 +47,12 @@ class WatchedBatch:
             return
         started = perf_counter()
         # autocast may be on: many a loop calls backward inside of it
-        with torch._C.DisableTorchFunction(), torch._C._DisableAutocast(), torch.no_grad():
-            self._read(site, loose, grad_output.detach(), borrowed)
+        with torch._C.DisableTorchFunction(), torch._C._DisableAutocast():
+            if torch.is_grad_enabled():  # a backward pass that is to be differentiated itself
+                with torch.no_grad():
+                    self._read(site, loose, grad_output.detach(), borrowed)
+            else:
+                self._read(site, loose, grad_output, borrowed)
         self.seconds += perf_counter() - started
 
     def _read(self, site: Site, loose: Loose, grad_output: Tensor, borrowed: bool) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from imbdyn.ops._triton import current_stream
+
 #: Label tensors whose order is kept.
 _KEPT = 4
 
@@ -55,18 +57,22 @@ class ClassOrder:
     """int64 [1]: how many samples count."""
     present: Tensor = field(init=False)
     """int32 [1]: how many classes are present."""
+    classes: int = field(init=False)
+    """C."""
+    unit_or_samples: Tensor = field(init=False)
+    """`unit` where it is there, else `samples`: kernels want a tensor."""
     _rows: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
     _chunks: dict[int, Chunks] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.counted = self.start[-1:]
+        self.counted = self.start[-1:].clone()  # where Triton likes it: at a multiple of 16 bytes
+        self.classes = len(self.start) - 1
+        self.unit_or_samples = self.samples if self.unit is None else self.unit
         self.present = (self.start.diff() > 0).sum(0, keepdim=True, dtype=torch.int32)
 
-    def rows(self, per_sample: int) -> Tensor:
-        """Return the rows in class order, [S * per_sample], where each sample has so many neighbouring rows."""
-        if per_sample == 1:
-            return self.samples
-        return self.offsets(per_sample, 1, per_sample)
+    def index(self, offsets: tuple[int, int, int] | None) -> Tensor:
+        """Return the samples in class order, or the `offsets` of their rows."""
+        return self.samples if offsets is None else self.offsets(*offsets)
 
     def offsets(self, sample_stride: int, row_stride: int, per_sample: int) -> Tensor:
         """Return sample * sample_stride + row * row_stride of each row in class order, [S * per_sample]."""
@@ -78,11 +84,6 @@ class ClassOrder:
             self._rows[key] = offset.flatten().int() if small else offset.flatten()
         return self._rows[key]
 
-    def slots(self, size: int) -> int:
-        """Return how many slots chunks of at most `size` samples may need, whatever the classes are."""
-        samples, classes = len(self.samples), len(self.start) - 1
-        return min(samples, -(-samples // size) + min(samples, classes) - 1) if samples else 0
-
     def chunks(self, size: int) -> Chunks:
         """Return each class's samples in as few chunks as hold at most `size` of them, of about equal size."""
         if size not in self._chunks:
@@ -90,7 +91,7 @@ class ClassOrder:
         return self._chunks[size]
 
     def _make_chunks(self, size: int) -> Chunks:
-        slot = torch.arange(self.slots(size), device=self.start.device)
+        slot = torch.arange(slots_of(len(self.samples), self.classes, size), device=self.start.device)
         first, count = self.start[:-1], self.start.diff()
         parts = (count + size - 1) // size
         behind = parts.cumsum(0)
@@ -103,6 +104,11 @@ class ClassOrder:
         end = torch.where(slot < used, first[label] + (part + 1) * counted // of, begin)
         rank = self.rank[begin.clamp(max=len(self.rank) - 1)]
         return Chunks(begin.int(), end.int(), label.int(), rank, slot.int(), used.int())
+
+
+def slots_of(samples: int, classes: int, size: int) -> int:
+    """Return how many slots chunks of at most `size` samples may need, whatever the classes are."""
+    return min(samples, -(-samples // size) + min(samples, classes) - 1) if samples else 0
 
 
 def make_order(labels: Tensor, num_classes: int, ignore_index: int, samples: Tensor | None = None) -> ClassOrder:
@@ -148,8 +154,7 @@ def class_order(labels: Tensor, num_classes: int, ignore_index: int) -> ClassOrd
     """
     if labels.is_inference() or (labels.is_cuda and torch.cuda.is_current_stream_capturing()):
         return make_order(labels, num_classes, ignore_index)
-    stream = torch.cuda.current_stream(labels.device).cuda_stream if labels.is_cuda else 0
-    key, version = (num_classes, ignore_index, stream), labels._version
+    key, version = (num_classes, ignore_index, current_stream(labels)), labels._version
     for kept in tuple(_kept):
         if kept.labels() is labels and kept.version == version and kept.key == key:
             return kept.order

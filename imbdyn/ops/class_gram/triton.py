@@ -15,6 +15,8 @@ with atomics.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -22,13 +24,14 @@ from imbdyn.ops._triton import launching_on
 from imbdyn.ops.class_gram.order import class_order, make_order
 from imbdyn.ops.class_gram.triton_choice import FREE, Forced, gram_is_cheaper
 from imbdyn.ops.class_gram.triton_convolution import (
+    Images,
     Operand,
     channels_last,
-    even_rows,
-    geometry_of,
+    images_of,
     rows_operand,
 )
-from imbdyn.ops.class_gram.triton_problem import Problem, float32_precision
+from imbdyn.ops.class_gram.triton_plan import precision_of
+from imbdyn.ops.class_gram.triton_problem import Problem
 from imbdyn.ops.class_gram.waitless import gram_conv_waitless, gram_waitless, windows
 
 
@@ -112,29 +115,38 @@ def class_gram_conv_triton(
     if groups > 1 or inputs.dim() > 4 or inputs.dtype == torch.float64 or torch.are_deterministic_algorithms_enabled():
         return gram_conv_waitless(inputs, grad_outputs, order, *numbers, groups, sample_norms)
     inputs, grad_outputs = channels_last(inputs), channels_last(grad_outputs)
-    geometry, grads = geometry_of(inputs, grad_outputs, *numbers), even_rows(grad_outputs)
-    if grads is None:
-        grads = even_rows(grad_outputs.contiguous(memory_format=torch.channels_last))
-    if geometry is None or grads is None:
+    found = _images(inputs, grad_outputs, numbers)
+    if found.grads is None:
+        grad_outputs = grad_outputs.contiguous(memory_format=torch.channels_last)
+        found = _images(inputs, grad_outputs, numbers)
+    if found.geometry is None or found.grads is None:
         return gram_conv_waitless(inputs, grad_outputs, order, *numbers, groups, sample_norms)
-    images, places = len(labels), grad_outputs.shape[2:].numel()
-    same = (
-        sum(kernel_size) == sum(stride) == len(stride)
-        and not any(padding)
-        and inputs.shape[2:] == grad_outputs.shape[2:]
-    )
-    rows = even_rows(inputs) if same else None
-    shapes = (images, places, geometry.columns, grads.columns, num_classes)
-    unfolds = forced.way == "gram" if forced.way else gram_is_cheaper(*shapes, inputs.dtype, float32_precision())
-    if rows is None and unfolds and inputs.numel() and places:
-        forced = forced._replace(way="gram")
-        seen = windows(inputs, list(grad_outputs.shape[2:]), *numbers)
-        rows = rows_operand(seen.reshape(images, places, geometry.columns))
-    if rows is None:
-        operand = Operand(inputs, inputs.stride(0), 0, inputs.shape[1])
-        problem = Problem(operand, grads, places, order, sample_norms, False, geometry, forced._replace(way="direct"))
+    geometry, images, places = found.geometry, len(order.samples), found.places
+    operand = None if found.rows is None else Operand(inputs, found.rows)
+    if operand is None:
+        shapes = (images, places, geometry.columns, found.grads.columns, num_classes)
+        way = forced.way or ("gram" if gram_is_cheaper(*shapes, inputs.dtype, precision_of(inputs.dtype)) else "direct")
+        if way == "gram" and inputs.numel() and places:
+            seen = windows(inputs, list(grad_outputs.shape[2:]), *numbers)
+            operand = rows_operand(seen.reshape(images, places, geometry.columns))
+        forced = _forced_to(way, forced)
+    grads = Operand(grad_outputs, found.grads)
+    if operand is None:
+        operand, forced = Operand(inputs, found.inputs), _forced_to("direct", forced)
+        problem = Problem(operand, grads, places, order, sample_norms, False, geometry, forced)
     else:
-        problem = Problem(rows, grads, places, order, sample_norms, False, forced=forced)
+        problem = Problem(operand, grads, places, order, sample_norms, False, forced=forced)
     with launching_on(inputs):
         problem.run()
     return problem.results()
+
+
+def _images(inputs: Tensor, grad_outputs: Tensor, numbers: tuple[list[int], ...]) -> Images:
+    kernel_size, stride, padding, dilation = (tuple(each) for each in numbers)
+    shapes = (inputs.shape, inputs.stride(), grad_outputs.shape, grad_outputs.stride())
+    return images_of(*shapes, kernel_size, stride, padding, dilation, inputs.element_size())
+
+
+@lru_cache
+def _forced_to(way: str, forced: Forced) -> Forced:
+    return forced._replace(way=way)

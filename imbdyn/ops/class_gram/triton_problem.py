@@ -1,44 +1,14 @@
-"""One call of class_gram in Triton: its numbers, its results and the kernels that it launches."""
+"""One call of class_gram in Triton: its results, and the launches of its plan."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 
 from imbdyn.ops.class_gram.order import ClassOrder
-from imbdyn.ops.class_gram.triton_choice import (
-    FREE,
-    SLOT_BYTES,
-    Forced,
-    Norms,
-    adds_to_classes,
-    chunk_size,
-    gradient_config,
-    gram_is_cheaper,
-    has_large_blocks,
-    norms_of,
-    pairs_config,
-    slots_config,
-    within_config,
-)
+from imbdyn.ops.class_gram.triton_choice import FREE, Forced
 from imbdyn.ops.class_gram.triton_convolution import ROWS, Geometry, Operand
-from imbdyn.ops.class_gram.triton_gradients import rows_kernel, samples_kernel
-from imbdyn.ops.class_gram.triton_pairs import pairs_kernel, within_kernel
-from imbdyn.ops.class_gram.triton_slots import row_norms_kernel, slots_kernel
-
-#: How float32 products are made that are to be exact: matrix units of AMD multiply float32 themselves.
-_EXACT = "tf32x3" if torch.version.hip is None else "ieee"
-
-
-def float32_precision() -> str:
-    """Return how products of float32 are made, as `tl.dot` names it: torch's own setting decides."""
-    return _EXACT if torch.get_float32_matmul_precision() == "highest" or torch.version.hip is not None else "tf32"
-
-
-def _blocks(numbers: int, block: int) -> int:
-    return -(-numbers // block)
+from imbdyn.ops.class_gram.triton_plan import ONE, Call, Direct, Part, plan_of, precision_of
 
 
 class Problem:
@@ -56,176 +26,102 @@ class Problem:
         forced: Forced = FREE,
     ) -> None:
         """Take inputs [S, L, I] (of a convolution its images) and grads [S, L, O]; results are made by `run`."""
-        self.inputs, self.grads, self.length, self.order = inputs, grads, length, order
-        self.norms, self.bias, self.geometry, self.forced = sample_norms, bias, geometry, forced
-        self.samples, self.outputs = len(order.samples), grads.columns
-        self.columns = geometry.columns or inputs.columns
-        self.classes = len(order.start) - 1
-        self.dtype = inputs.tensor.dtype
-        self.precision = float32_precision() if self.dtype == torch.float32 else "ieee"
-        made = [self._empty(n) for n in ((self.classes, self.classes), (self.classes,)) * (2 if bias else 1)]
-        self.gram, self.norm, self.bias_gram, self.bias_norm = made[0], made[1], made[-2], made[-1]
-        self.made = made
-
-    def _empty(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.empty(shape, dtype=torch.float64, device=self.grads.tensor.device)
+        self.inputs, self.grads, self.order = inputs.tensor, grads.tensor, order
+        dtype, device = inputs.tensor.dtype, grads.tensor.device
+        self.call = Call(
+            inputs.lies, grads.lies, len(order.samples), length, order.classes, dtype, precision_of(dtype),
+            sample_norms, bias, order.unit is not None, device, geometry, forced,
+        )  # fmt: skip
+        self.plan = plan_of(self.call)
+        self.made, results = _results(order.classes, 2 if bias else 1, device)
+        self.gram, self.norm, self.bias_gram, self.bias_norm = *results[:2], *results[-2:]
 
     def results(self) -> tuple[Tensor, ...]:
         """Return gram and norms of the weight, and of the bias if it was wanted."""
-        return (self.gram, self.norm, self.bias_gram, self.bias_norm) if self.bias else (self.gram, self.norm)
-
-    def _clear(self, *more: Tensor) -> None:
-        torch._foreach_zero_([*(self.made if self.norms else self.made[::2]), *more])
-        if not self.norms:
-            for t in self.made[1::2]:
-                t.fill_(torch.nan)
+        weight = self.gram, self.norm
+        return (*weight, self.bias_gram, self.bias_norm) if self.call.bias else weight
 
     def run(self) -> None:
-        """Launch what the way needs."""
-        if not self.grads.tensor.numel() or not self.inputs.tensor.numel():
-            self._clear()
-            if self.bias and self.grads.tensor.numel():
-                self._pairs(weight=False, bias=True)
-            return
-        way = self.forced.way
-        if way is None:
-            shapes = (self.samples, self.length, self.columns, self.outputs, self.classes)
-            way = "gram" if gram_is_cheaper(*shapes, self.dtype, self.precision) else "direct"
-        if way == "gram":
-            self._clear()
-            self._pairs(weight=True, bias=self.bias)
-            return
-        self._direct()
-        if self.bias:
-            self._bias_by_sums()
+        """Launch what the plan says."""
+        plan = self.plan
+        if plan.direct is not None:
+            self._direct(plan.direct)
+        else:
+            self.made.zero_()
+            if plan.pairs is not None:
+                plan.pairs(*self._of_pairs(self.inputs, self.grads))
+        if self.call.bias and plan.pairs is None:
+            self._bias()
+        if not self.call.norms:
+            for norm in self.results()[1::2]:
+                norm.fill_(torch.nan)
 
-    def _pairs(self, *, weight: bool, bias: bool) -> None:
-        rows = self.samples * self.length
-        block, columns, warps, stages = self.forced.pairs or pairs_config(rows, self.dtype, self.precision)
-        blocks = _blocks(rows, block)
-        a, d, order, unit = self.inputs, self.grads, self.order, self.order.unit
-        pairs_kernel[(blocks, blocks)](
-            a.tensor, d.tensor, order.samples, order.labels, order.rank, order.label_of_rank,
-            order.samples if unit is None else unit, order.counted, self.gram, self.norm, self.bias_gram,
-            self.bias_norm, self.classes, self.length, a.columns, a.sample, a.row, self.outputs, d.sample, d.row,
-            weight, bias, self.norms, unit is not None, a.columns == 1, block, columns, a.aligned, d.aligned,
-            self.precision, _EXACT, num_warps=warps, num_stages=stages,
+    def _of_pairs(self, inputs: Tensor, grads: Tensor) -> tuple[Tensor, ...]:
+        order = self.order
+        return (
+            inputs, grads, order.samples, order.labels, order.rank, order.label_of_rank, order.unit_or_samples,
+            order.counted, self.gram, self.norm, self.bias_gram, self.bias_norm,
         )  # fmt: skip
 
-    def _within(self) -> None:
-        block, columns, warps, stages = self.forced.within or within_config(self.dtype)
-        a, d, order, unit = self.inputs, self.grads, self.order, self.order.unit
-        within_kernel[(_blocks(self.samples * self.length, block),)](
-            a.tensor, d.tensor, order.samples, order.labels, order.rank, order.samples if unit is None else unit,
-            order.counted, self.norm, self.norm, self.length, a.columns, a.sample, a.row, self.outputs, d.sample, d.row,
-            True, False, unit is not None, a.columns == 1, block, columns, a.aligned, d.aligned, self.precision,
-            num_warps=warps, num_stages=stages,
-        )  # fmt: skip
-
-    def _row_index(self, operand: Operand) -> tuple[Tensor, int]:
-        """Return an index of rows in class order and its stride: that of rows if samples lie evenly, else 1."""
-        if self.length == 1:
-            return self.order.samples, operand.sample
-        if operand.sample == self.length * operand.row:
-            return self.order.rows(self.length), operand.row
-        return self.order.offsets(operand.sample, operand.row, self.length), 1
-
-    def _direct(self) -> None:
-        convolution = self.geometry is not ROWS
-        by = Norms.NONE
-        if self.norms:
-            by = self.forced.norms or norms_of(
-                self.samples, self.length, self.columns, self.outputs, self.order.unit is not None, convolution
-            )
-        by_sample = convolution or by in (Norms.BY_SLOT, Norms.IN_LOOP)
-        block_o, block_i, block_r, warps, stages = config = self.forced.gradient or gradient_config(
-            self.length, self.columns, self.outputs, self.dtype, by, by_sample,
-            has_large_blocks(self.grads.tensor.device), self.geometry.channels,
-        )  # fmt: skip
-        del warps, stages, block_r
-        ranks = min(self.samples, self.classes)
-        add = by is Norms.BY_SLOT or adds_to_classes(ranks, self.columns, self.outputs)
-        size = chunk_size(self.samples, self.columns, self.outputs, block_o, block_i, self.forced.parts)
-        if by is Norms.BY_SLOT:
-            size = 1
-        chunks, count = self.order.chunks(size), self.order.slots(size)
-        slots = ranks if add else count
-        at_once = max(block_o, SLOT_BYTES // (4 * slots * self.columns) // block_o * block_o)
-        at_once = self.outputs if add else min(self.outputs, at_once)
-        numbers = self._empty(
-            (-(-slots * at_once * self.columns // 2),)
-        )  # float64 like the rest: one kernel clears all
-        self._clear(*([numbers] if add else []))
-        scratch = numbers.view(torch.float32)
-        where = chunks.rank if add else chunks.number
-        for first in range(0, self.outputs, at_once):
-            outputs = min(at_once, self.outputs - first)
-            tiles = _blocks(outputs, block_o) * _blocks(self.columns, block_i)
-            d = self.grads.tensor
-            if first:
-                d = d.as_strided((1,), (1,), d.storage_offset() + first)
-            grid = (count * tiles,)
-            if by_sample:
-                self._gradients_by_sample(grid, d, outputs, chunks, where, scratch, by, add, config)
+    def _direct(self, direct: Direct) -> None:
+        inputs, grads, order = self.inputs, self.grads, self.order
+        chunks = order.chunks(direct.chunk)
+        scratch = torch.empty(direct.scratch, dtype=torch.float32, device=grads.device)
+        if direct.add:  # of one type with the results: one kernel clears both
+            torch._foreach_zero_([self.made, scratch.view(torch.float64)])
+        else:
+            self.made.zero_()
+        where = chunks.rank if direct.add else chunks.number
+        for part in direct.parts:
+            d = grads
+            if part.first:
+                d = d.as_strided((1,), (1,), d.storage_offset() + part.first)
+            if direct.by_sample:
+                part.gradients(
+                    inputs, d, order.samples, chunks.begin, chunks.end, where, chunks.label, chunks.used, scratch,
+                    self.norm,
+                )  # fmt: skip
             else:
-                self._gradients_by_row(grid, d, outputs, chunks, where, scratch, add, config)
-            label, used = (self.order.label_of_rank, self.order.present) if add else (chunks.label, chunks.used)
-            self._add_slots(scratch, label, used, slots, outputs * self.columns)
-        if by is Norms.BY_ROW:
-            self._row_norms()
-        elif by is Norms.WITHIN:
-            self._within()
+                x_index, d_index = order.index(direct.inputs_index), order.index(direct.grads_index)
+                part.gradients(inputs, d, x_index, d_index, chunks.begin, chunks.end, where, chunks.used, scratch)
+            label, used = (order.label_of_rank, order.present) if direct.add else (chunks.label, chunks.used)
+            self._add_slots(part, scratch, label, used)
+        if direct.row_norms is not None:
+            x_index, d_index = order.index(direct.inputs_index), order.index(direct.grads_index)
+            direct.row_norms(inputs, grads, x_index, d_index, order.labels, order.counted, self.norm)
+        elif direct.within is not None:
+            unit = order.unit_or_samples
+            direct.within(
+                inputs, grads, order.samples, order.labels, order.rank, unit, order.counted, self.norm, self.norm
+            )
 
-    def _gradients_by_row(self, grid, d, outputs, chunks, where, scratch, add, config) -> None:  # type: ignore[no-untyped-def]
-        block_o, block_i, block_r, warps, stages = config
-        (x_index, x_row), (d_index, d_row) = self._row_index(self.inputs), self._row_index(self.grads)
-        rows_kernel[grid](
-            self.inputs.tensor, d, x_index, d_index, chunks.begin, chunks.end, where, chunks.used, scratch, self.length,
-            self.columns, x_row, outputs, d_row, add, block_o, block_i, block_r, self.inputs.aligned,
-            math.gcd(self.grads.aligned, outputs), self.precision, num_warps=warps, num_stages=stages,
-        )  # fmt: skip
+    def _add_slots(self, part: Part, scratch: Tensor, label: Tensor, used: Tensor) -> None:
+        part.products(scratch, label, used, self.gram)
 
-    def _gradients_by_sample(self, grid, d, outputs, chunks, where, scratch, by, add, config) -> None:  # type: ignore[no-untyped-def]
-        block_o, block_i, block_r, warps, stages = config
-        a, g = self.inputs, self.geometry
-        convolution = g is not ROWS
-        aligned = math.gcd(a.aligned, *g.numbers[:2]) if convolution else a.aligned
-        samples_kernel[grid](
-            a.tensor, d, self.order.samples, chunks.begin, chunks.end, where, chunks.label, chunks.used, scratch,
-            self.norm, self.length, self.columns, a.sample, a.row, outputs, self.grads.sample, self.grads.row,
-            *g.numbers, convolution, convolution and g.channels % block_i == 0, g.channels, g.taps_x, g.out_x,
-            by is Norms.BY_SLOT, by is not Norms.NONE, add, block_o, block_i, block_r, aligned,
-            math.gcd(self.grads.aligned, outputs), self.precision, num_warps=warps, num_stages=stages,
-        )  # fmt: skip
-
-    def _add_slots(self, scratch: Tensor, label: Tensor, used: Tensor, slots: int, size: int) -> None:
-        block_s, block, lanes, stages = self.forced.slots or slots_config(slots)
-        blocks, step = _blocks(slots, block_s), block * lanes
-        part = max(4 * step, _blocks(_blocks(size, max(1, 1056 // (blocks * (blocks + 1)))), step) * step)
-        slots_kernel[(_blocks(size, part), blocks, blocks)](
-            scratch, label, used, self.gram, self.classes, size, part, blocks == 1, lanes, block_s, block, _EXACT,
-            num_warps=4, num_stages=stages,
-        )  # fmt: skip
-
-    def _row_norms(self) -> None:
-        (x_index, x_row), (d_index, d_row) = self._row_index(self.inputs), self._row_index(self.grads)
-        row_norms_kernel[(_blocks(self.samples, 16),)](
-            self.inputs.tensor, self.grads.tensor, x_index, d_index, self.order.labels, self.order.counted, self.norm,
-            self.columns, x_row, self.outputs, d_row, 16, 256, self.inputs.aligned, self.grads.aligned, num_warps=4,
-        )  # fmt: skip
-
-    def _bias_by_sums(self) -> None:
+    def _bias(self) -> None:
         """Add the bias's numbers from its samples' gradients, sums of rows; units are no neighbours, and take pairs."""
-        if self.order.unit is not None:
-            self._pairs(weight=False, bias=True)
-            return
-        d = self.grads
-        sums = d
-        if self.length > 1:
-            shape = (self.samples, self.length, self.outputs)
-            total = d.tensor.as_strided(shape, (d.sample, d.row, 1)).sum(1, dtype=torch.float32)
-            sums = Operand(total, self.outputs, self.outputs, self.outputs)
-        one = torch.ones(1, dtype=sums.tensor.dtype, device=sums.tensor.device)
-        of_bias = Problem(Operand(one, 0, 0, 1), sums, 1, self.order, self.norms, bias=False)
-        of_bias.run()
-        self.bias_gram, self.bias_norm = of_bias.gram, of_bias.norm
+        call, d = self.call, self.grads
+        lies = call.grads
+        if self.plan.direct is not None and call.length > 1 and not call.units:
+            shape = (call.samples, call.length, call.outputs)
+            d = d.as_strided(shape, (lies.sample, lies.row, 1)).sum(1, dtype=torch.float32)
+            lies = Operand.of(d, call.outputs, call.outputs, call.outputs).lies
+        if self.plan.of_bias is not None:
+            self.plan.of_bias(*self._of_pairs(d, d))
+        elif call.samples and call.outputs and call.length:
+            one = torch.ones(1, dtype=d.dtype, device=d.device)
+            of_bias = Problem(Operand(one, ONE), Operand(d, lies), 1, self.order, call.norms, bias=False)
+            of_bias.run()
+            self.bias_gram, self.bias_norm = of_bias.gram, of_bias.norm
+
+
+def _results(classes: int, parameters: int, device: torch.device) -> tuple[Tensor, list[Tensor]]:
+    """Return the memory of gram [C, C] and norms [C] of each parameter, cleared in one go, and these."""
+    size = classes * classes + classes % 2  # all begin at a multiple of 16 bytes
+    step = size + classes + classes % 2
+    made = torch.empty(parameters * step, dtype=torch.float64, device=device)
+    results = []
+    for first in range(0, parameters * step, step):
+        results.append(made.as_strided((classes, classes), (classes, 1), first))
+        results.append(made.as_strided((classes,), (1,), first + size))
+    return made, results

@@ -68,7 +68,7 @@ def _add_pairs(gram_PP: Tensor, norm_P: Tensor, a_RI: Tensor, d_RO: Tensor, orde
     rank_R = order.rank.long().repeat_interleave(length)
     number = torch.arange(len(order.rank), device=rank_R.device) if order.unit is None else order.unit
     number_R = number.repeat_interleave(length)
-    row_R = order.rows(length).long()
+    row_R = order.index(None if length == 1 else (length, 1, length)).long()
     blocks = list(zip(*(t.split(_BLOCK) for t in (row_R, rank_R, number_R)), strict=True))
     for i, (row_i, rank_i, number_i) in enumerate(blocks):
         a_i, d_i = a_RI[row_i], d_RO[row_i]

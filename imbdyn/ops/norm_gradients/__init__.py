@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from imbdyn.ops._checks import without_graph
 from imbdyn.ops._gpu import offer
 from imbdyn.ops._library import define, implement
 from imbdyn.ops._library import register as register_second
@@ -68,8 +68,10 @@ def norm_gradients(
     for name, given in (("mean", mean), ("variance", variance)):
         if given is not None and given.shape != (channels,):
             raise ValueError(f"{name} must be [C] with C={channels}, got {tuple(given.shape)}")
-    with torch.no_grad():
-        return NormGradients(*_NORM_GRADIENTS(input, grad_output, num_groups, across_units, mean, variance, eps))
+    x, dy = without_graph(input), without_graph(grad_output)
+    if mean is not None and variance is not None:
+        mean, variance = without_graph(mean), without_graph(variance)
+    return NormGradients(*_NORM_GRADIENTS(x, dy, num_groups, across_units, mean, variance, eps))
 
 
 def norm_gradients_rows(
@@ -97,8 +99,7 @@ def norm_gradients_rows(
     _check(input, grad_output)
     if input.shape[2] == 0:
         raise ValueError(f"input must have a column to be normalised, got shape {tuple(input.shape)}")
-    with torch.no_grad():
-        return NormGradients(*_NORM_GRADIENTS_ROWS(input, grad_output, centred, eps))
+    return NormGradients(*_NORM_GRADIENTS_ROWS(without_graph(input), without_graph(grad_output), centred, eps))
 
 
 def _check(input: Tensor, grad_output: Tensor) -> None:

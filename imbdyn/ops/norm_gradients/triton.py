@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import triton
 from torch import Tensor
 
-from imbdyn.ops._triton import launching_on, multiprocessors
+from imbdyn.ops._triton import Launch, launching_on, multiprocessors
 from imbdyn.ops.norm_gradients.portable import norm_gradients_portable, norm_gradients_rows_portable
 from imbdyn.ops.norm_gradients.triton_join import join_across_units, join_groups, sum_parts
 from imbdyn.ops.norm_gradients.triton_kernels import channels_along, places_along
-from imbdyn.ops.norm_gradients.triton_plan import MOST_COLUMNS, plan_channels, plan_rows
+from imbdyn.ops.norm_gradients.triton_plan import MOST_COLUMNS, Plan, plan_channels, plan_rows
 from imbdyn.ops.norm_gradients.triton_rows import whole_rows
 
 
@@ -29,56 +31,64 @@ def norm_gradients_triton(
     is copied, though reading is slow where neither places nor channels are neighbours. Plain torch has float64, and
     statistics across units of more than one channel, which no normalisation of torch has.
     """
-    shape = units, channels, places = input.shape
+    shape = input.shape
+    units, channels, _ = shape
     several = across_units and num_groups != channels
     if several or torch.float64 in (input.dtype, grad_output.dtype) or not input.numel():
         return norm_gradients_portable(input, grad_output, num_groups, across_units, mean, variance, eps)
     if mean is not None and variance is not None:
         mean, variance = mean.contiguous(), variance.contiguous()
     device = input.device
-    plan = plan_channels(
-        tuple(shape),
-        input.stride(),
-        grad_output.stride(),
-        *_elements(input, grad_output),
-        num_groups,
-        across_units,
-        mean is not None,
-        multiprocessors(device),
-    )
+    given = None if mean is None or variance is None else (mean.dtype, variance.dtype)
+    size, off = _elements(input, grad_output)
+    plan, sums, join = _channel_launches(
+        shape, input.stride(), grad_output.stride(), input.dtype, grad_output.dtype, size, off, num_groups,
+        across_units, given, eps, device,
+    )  # fmt: skip
     with launching_on(input):
         weight = torch.empty(units, channels, dtype=torch.float32, device=device)
         bias = torch.empty(units, channels, dtype=torch.float32, device=device)
         kept = None
         if plan.kept:
             kept = torch.empty(plan.kept, units * plan.parts, channels, dtype=torch.float32, device=device)
-        (channels_along if plan.along_channels else places_along)[plan.grid](
-            input,
-            grad_output,
-            weight,
-            bias,
-            kept,
-            mean,
-            variance,
-            units,
-            *plan.numbers,
-            eps,
-            *plan.constants,
-            num_warps=plan.warps,
-        )
-        if kept is not None:
-            shared = (weight, bias, kept, units, channels, plan.parts)
-            if mean is not None:
-                sum_parts[(units * triton.cdiv(channels, 128),)](*shared, 128)
-            elif across_units:
-                join_across_units[plan.join_grid](
-                    *shared, plan.of_part, places, plan.of_join, eps, *plan.join_constants, num_warps=4
-                )
-            else:
-                join_groups[plan.join_grid](
-                    *shared, plan.of_part, places, plan.of_join, eps, *plan.join_constants, num_warps=1
-                )
+        sums(input, grad_output, weight, bias, kept, mean, variance)
+        if join is not None:
+            join(weight, bias, kept)
     return weight, bias
+
+
+@lru_cache(1024)
+def _channel_launches(
+    shape: tuple[int, int, int],
+    x_strides: tuple[int, ...],
+    dy_strides: tuple[int, ...],
+    x_dtype: torch.dtype,
+    dy_dtype: torch.dtype,
+    element_size: int,
+    misaligned: int,
+    num_groups: int,
+    across_units: bool,
+    given: tuple[torch.dtype, torch.dtype] | None,
+    eps: float,
+    device: torch.device,
+) -> tuple[Plan, Launch, Launch | None]:
+    """Return the plan of a call, and its one or two launches; dtypes are here because a `Launch` serves one of each."""
+    del x_dtype, dy_dtype
+    units, channels, places = shape
+    plan = plan_channels(
+        (units, channels, places), x_strides, dy_strides, element_size, misaligned, num_groups, across_units,
+        given is not None, multiprocessors(device),
+    )  # fmt: skip
+    kernel = channels_along if plan.along_channels else places_along
+    sums = Launch(kernel, plan.grid, (units, *plan.numbers, eps, *plan.constants), num_warps=plan.warps)
+    if not plan.kept:
+        return plan, sums, None
+    if given is not None:
+        grid = (units * triton.cdiv(channels, 128),)
+        return plan, sums, Launch(sum_parts, grid, (units, channels, plan.parts, 128))
+    numbers = (units, channels, plan.parts, plan.of_part, places, plan.of_join, eps, *plan.join_constants)
+    join, warps = (join_across_units, 4) if across_units else (join_groups, 1)
+    return plan, sums, Launch(join, plan.join_grid, numbers, num_warps=warps)
 
 
 def norm_gradients_rows_triton(input: Tensor, grad_output: Tensor, centred: bool, eps: float) -> tuple[Tensor, Tensor]:
@@ -86,40 +96,50 @@ def norm_gradients_rows_triton(input: Tensor, grad_output: Tensor, centred: bool
 
     One launch, and a second where units are divided. float64 and rows of more than MOST_COLUMNS are plain torch's.
     """
-    units, rows, columns = input.shape
+    units, _, columns = input.shape
     if torch.float64 in (input.dtype, grad_output.dtype) or not input.numel() or columns > MOST_COLUMNS:
         return norm_gradients_rows_portable(input, grad_output, centred, eps)
     device = input.device
-    plan = plan_rows(
-        tuple(input.shape),
-        input.stride(),
-        grad_output.stride(),
-        *_elements(input, grad_output),
-        centred,
-        multiprocessors(device),
-    )
+    plan, sums, join = _row_launches(
+        input.shape, input.stride(), grad_output.stride(), input.dtype, grad_output.dtype,
+        *_elements(input, grad_output), centred, eps, device,
+    )  # fmt: skip
     with launching_on(input):
         weight = torch.empty(units, columns, dtype=torch.float32, device=device)
         bias = torch.empty(units, columns, dtype=torch.float32, device=device)
         kept = None
         if plan.kept:
             kept = torch.empty(2, units * plan.parts, columns, dtype=torch.float32, device=device)
-        whole_rows[plan.grid](
-            input,
-            grad_output,
-            weight,
-            bias,
-            kept,
-            units,
-            rows,
-            *plan.numbers,
-            eps,
-            *plan.constants,
-            num_warps=plan.warps,
-        )
-        if kept is not None:
-            sum_parts[(units * triton.cdiv(columns, 128),)](weight, bias, kept, units, columns, plan.parts, 128)
+        sums(input, grad_output, weight, bias, kept)
+        if join is not None:
+            join(weight, bias, kept)
     return weight, bias
+
+
+@lru_cache(1024)
+def _row_launches(
+    shape: tuple[int, int, int],
+    x_strides: tuple[int, ...],
+    dy_strides: tuple[int, ...],
+    x_dtype: torch.dtype,
+    dy_dtype: torch.dtype,
+    element_size: int,
+    misaligned: int,
+    centred: bool,
+    eps: float,
+    device: torch.device,
+) -> tuple[Plan, Launch, Launch | None]:
+    """Return what `_channel_launches` returns."""
+    del x_dtype, dy_dtype
+    units, rows, columns = shape
+    plan = plan_rows(
+        (units, rows, columns), x_strides, dy_strides, element_size, misaligned, centred, multiprocessors(device)
+    )
+    numbers = (units, rows, *plan.numbers, eps, *plan.constants)
+    sums = Launch(whole_rows, plan.grid, numbers, num_warps=plan.warps)
+    if not plan.kept:
+        return plan, sums, None
+    return plan, sums, Launch(sum_parts, (units * triton.cdiv(columns, 128),), (units, columns, plan.parts, 128))
 
 
 def _elements(x: Tensor, dy: Tensor) -> tuple[int, int]:

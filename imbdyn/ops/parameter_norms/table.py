@@ -126,16 +126,25 @@ def make_work(addresses: Sequence[Sequence[int]], types: Sequence[Sequence[int]]
 
 _KEPT: OrderedDict[object, Table] = OrderedDict()
 
-_DTYPE = attrgetter("dtype")
+_DTYPE, _SHAPE = attrgetter("dtype"), attrgetter("shape")
 
 
-def _lies_at(tensors: Sequence[Tensor | None]) -> tuple[object, ...]:
-    """Return all that a table says of tensors. For hundreds of them, at each call: no Python a tensor but for None."""
+#: Layouts of a call's lists, without addresses, to their element types, where nothing is copied: gradients move.
+_ALIKE: dict[object, list[list[int]]] = {}
+
+
+def _lies_at(tensors: Sequence[Tensor | None]) -> tuple[tuple[int, ...], tuple[object, ...]]:
+    """Return addresses, and all else that a table says of tensors.
+
+    For hundreds of them, at each call: no Python a tensor but for None.
+    """
     given = [t for t in tensors if t is not None]
     missing = () if len(given) == len(tensors) else tuple(i for i, t in enumerate(tensors) if t is None)
-    layout = None if all(map(Tensor.is_contiguous, given)) else tuple(map(Tensor.stride, given))
+    layout = None
+    if not all(map(Tensor.is_contiguous, given)):
+        layout = tuple(map(_SHAPE, given)), tuple(map(Tensor.stride, given))
     sizes, dtypes = tuple(map(Tensor.numel, given)), tuple(map(_DTYPE, given))
-    return tuple(map(Tensor.data_ptr, given)), sizes, dtypes, layout, missing
+    return tuple(map(Tensor.data_ptr, given)), (sizes, dtypes, layout, missing)
 
 
 #: Tables that a CUDA graph reads, or copies each time it runs.
@@ -152,16 +161,24 @@ def table_of(
     device = params[0].device
     num_rows = params[rows].shape[0] if rows >= 0 else 0
     lists: Lists = (params, grads, previous)
-    key: tuple[object, ...] | None = (device, rows, num_rows, *map(_lies_at, lists))
+    lie = [_lies_at(tensors) for tensors in lists]
+    key: tuple[object, ...] | None = (device, rows, num_rows, *lie)
     # What was copied to lie alike lies somewhere else each time.
     if key not in _KEPT:
-        lists, types = lay_out_alike(lists, rows)
-        if any(
-            a is not b
-            for one, other in zip(lists, (params, grads, previous), strict=True)
-            for a, b in zip(one, other, strict=True)
-        ):
-            key = None
+        layout = (rows, num_rows, *[about for _, about in lie])
+        types = _ALIKE.get(layout, [])
+        if not types:
+            lists, types = lay_out_alike(lists, rows)
+            if any(
+                a is not b
+                for one, other in zip(lists, (params, grads, previous), strict=True)
+                for a, b in zip(one, other, strict=True)
+            ):
+                key = None
+            else:
+                if len(_ALIKE) >= _MOST_KEPT:
+                    _ALIKE.clear()
+                _ALIKE[layout] = types
     on_gpu = device.type == "cuda"
     stream = torch.cuda.current_stream(device).cuda_stream if on_gpu else 0
     capturing = on_gpu and torch.cuda.is_current_stream_capturing()

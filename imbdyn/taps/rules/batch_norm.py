@@ -7,12 +7,14 @@ class: an exact partition of the step's gradient, but not the gradient of the cl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from imbdyn.taps.parts import Broadcast, ChannelStatistics, Normalised, Part
-from imbdyn.taps.registry import rule
+from imbdyn.taps.registry import RULES, rule
 
 
 @rule(F.batch_norm)
@@ -37,3 +39,11 @@ def batch_norm(
 
     yield weight, lambda: Normalised(input, dy, statistics, shape, xhat)
     yield bias, lambda: Broadcast(dy, shape)
+
+
+def _unread(*args: Any, training: bool = False, **_named: Any) -> int:
+    """Running statistics are not read in training, where keeping them means copies: the function writes to them."""
+    return 2 if len(args) > 2 and (args[5] if len(args) > 5 else training) else 0
+
+
+RULES[F.batch_norm] = replace(RULES[F.batch_norm], unread=_unread)
