@@ -196,7 +196,8 @@ def whole(num_classes: int, dtype: torch.dtype, *, deterministic: bool = False, 
 
 def few(num_classes: int, dtype: torch.dtype, *, deterministic: bool = True) -> Kernel:
     config = few_config(num_classes)
-    tile = {"CLASSES": config.classes, "ROWS": config.group, "DETERMINISTIC": deterministic}
+    piece = alignment(4, num_classes)
+    tile = {"ROWS": config.group, "PIECE": piece, "column_stride": 1, "DETERMINISTIC": deterministic}
     return kernel("few:few_classes", num_classes, dtype, tile, config.warps)
 
 
@@ -228,7 +229,7 @@ def test_every_kernel_fits_into_registers(target: str, dtype: torch.dtype) -> No
     classes = (17, 100, 256, 1000, 1024, 2048, 4096, 8192)
     flags = (False, True)
     kernels = [whole(c, dtype, deterministic=d, parts=p) for c in classes for d, p in ((False, False), (True, True))]
-    kernels += [few(c, dtype, deterministic=d) for c in (2, 10, 16) for d in flags]
+    kernels += [few(c, dtype, deterministic=d) for c in (1, 2, 4, 5, 10, 12, 16) for d in flags]
     kernels += [one for d in flags for one in wide(130_000, dtype, deterministic=d)]
     sums = [
         Kernel(
@@ -241,8 +242,8 @@ def test_every_kernel_fits_into_registers(target: str, dtype: torch.dtype) -> No
         Kernel(
             f"{KERNELS}_sums:sum_parts",
             {"sums": "*fp64", "parts": "*fp64", "num_parts": "i32"},
-            {"FIRST": 0, "WIDTH": 7000, "PARTS": 128, "BLOCK": 16},
-            {"num_warps": 4},
+            {"FIRST": 0, "WIDTH": 7000, "PARTS": implementation.SUMMED, "BLOCK": 4},
+            {"num_warps": 8},
         ),
     ]
     assert_fit([*kernels, *sums], target)
