@@ -134,6 +134,7 @@ T exchange(T value, int from) {
 inline void __syncthreads() { on_host::meet(on_host::block); }
 inline int __syncthreads_or(int any) { return on_host::meet(on_host::block, any != 0); }
 inline void __syncwarp() { on_host::meet(on_host::own_warp()); }
+inline int __any_sync(unsigned, int any) { return on_host::meet(on_host::own_warp(), any != 0); }
 template <class T>
 T __shfl_up_sync(unsigned, T value, int apart) {
   const int lane = static_cast<int>(threadIdx.x % 32);
