@@ -160,14 +160,20 @@ __global__ void __launch_bounds__(32)
     scale[lane] = row.scale;
     add_in_order(sums, classes, y, row);
     __syncwarp();
-#pragma unroll
-    for (int j = 0; j < kColumnsOfThread; ++j) {
-      const int k = column + 32 * j;
-      if (group >= groups || k >= classes) continue;
-      float total = 0;
+    if (group < groups) {
+      const float* at = all_e + group * shared.layout.e_stride() + column;
+      const int step = groups * shared.layout.e_stride();
+      float total[kColumnsOfThread] = {};
 #pragma unroll 4
-      for (int r = group; r < there; r += groups) total += all_e[r * shared.layout.e_stride() + k] * scale[r];
-      negative[j] += static_cast<double>(total);
+      for (int r = group; r < there; r += groups, at += step) {
+        const float scale_of_row = scale[r];
+#pragma unroll
+        for (int j = 0; j < kColumnsOfThread; ++j) {
+          if (column + 32 * j < classes) total[j] += at[32 * j] * scale_of_row;
+        }
+      }
+#pragma unroll
+      for (int j = 0; j < kColumnsOfThread; ++j) negative[j] += static_cast<double>(total[j]);
     }
     __syncwarp();
   }
