@@ -203,8 +203,9 @@ def few(num_classes: int, dtype: torch.dtype, *, deterministic: bool = True) -> 
 
 def wide(num_classes: int, dtype: torch.dtype, *, deterministic: bool = False) -> list[Kernel]:
     rows, columns = wide_configs(num_classes)
-    along_rows = {"CLASSES": rows.classes, "STAGES": implementation.STAGES, "DETERMINISTIC": deterministic}
-    along_columns = {"CLASSES": columns.classes, "ROWS": columns.group, "PARTS": deterministic}
+    stages = implementation.STAGES
+    along_rows = {"CLASSES": rows.classes, "STAGES": stages, "DETERMINISTIC": deterministic}
+    along_columns = {"CLASSES": columns.classes, "ROWS": columns.group, "STAGES": stages, "PARTS": deterministic}
     return [
         kernel("wide:wide_rows", num_classes, dtype, along_rows, rows.warps),
         kernel("wide:wide_columns", num_classes, dtype, along_columns, columns.warps),

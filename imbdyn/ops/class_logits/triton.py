@@ -166,6 +166,7 @@ def _add_wide(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int, o
         along_columns.classes,
         along_columns.group,
         align,
+        STAGES,
         ordered,
         num_warps=along_columns.warps,
     )
@@ -174,10 +175,10 @@ def _add_wide(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int, o
         _sum_by_label(sums, rows, labels, ignore_index)
 
 
+#: Blocks of wide rows that are on their way, with the one that is read; more of them take registers.
+STAGES = 3
 #: Parts that `sum_parts` has on their way together.
 SUMMED = 512
-#: Blocks of a wide row that are on their way, and the one that is read.
-STAGES = 3
 
 
 def _sum_parts(sums: Tensor, parts: Tensor, field: int) -> None:
