@@ -106,7 +106,7 @@ MORE_SHAPES = [
         (130, 528, 3),
         (100, 1032, 30),
     ),
-    *((2600, 6656, 3), (2700, 6600, 400)),  # enough blocks for panels of 2 KB
+    *((2600, 6656, 3), (2700, 6600, 400)),  # enough blocks for panels of 1 KB
 ]
 
 
