@@ -27,6 +27,8 @@ WHOLE = 8192
 MOST_TERMS = 64
 #: Programs up to which all add their sums to the result: a million additions of float64 take 20 us.
 ADDING = 256
+#: Copies of the sums that more programs add to, at most, and classes that they have together.
+MOST_COPIES, COPIED = 64, 8192
 
 
 class Config(NamedTuple):
@@ -105,11 +107,13 @@ def _add_whole(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int, 
     columns = None
     if ordered or programs > ADDING:
         columns = torch.empty(programs, num_classes, dtype=torch.float32, device=sums.device)
+    copies = 1 if ordered or programs <= ADDING else max(1, min(MOST_COPIES, COPIED // num_classes))
+    to = torch.zeros(copies, 8, num_classes, dtype=torch.float64, device=sums.device) if copies > 1 else sums
     align = _row_alignment(logits)
     (tiles_of_rows if num_classes <= TILES else long_rows)[(programs,)](
         logits,
         labels,
-        sums,
+        to,
         rows,
         columns,
         num_rows,
@@ -124,8 +128,11 @@ def _add_whole(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int, 
         align,
         ordered,
         columns is not None,
+        copies,
         num_warps=config.warps,
     )
+    if copies > 1:
+        _sum_parts(sums, to, 0)
     if columns is not None:
         _sum_parts(sums, columns, 7)
     if rows is not None:
