@@ -35,7 +35,8 @@ def _read(at, within, column_stride, NUM_CLASSES: tl.constexpr, PIECE: tl.conste
     z = ()
     for first in tl.static_range(0, NUM_CLASSES, PIECE):
         if PIECE == 1:
-            z = z + (tl.load(at + first * column_stride, mask=within, other=0.0).to(tl.float32),)
+            k = tl.full([], first, tl.int64)  # a column's place may be behind 2^31
+            z = z + (tl.load(at + k * column_stride, mask=within, other=0.0).to(tl.float32),)
         else:
             k = first + tl.arange(0, PIECE)
             piece = tl.load(at[:, None] + k[None, :], mask=within[:, None], other=0.0).to(tl.float32)
