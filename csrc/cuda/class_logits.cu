@@ -246,7 +246,7 @@ int64_t shared_bytes_of(int64_t num_classes) {
   }
 }
 
-constexpr int64_t kMostBlocks = 32;       // of a multiprocessor
+constexpr int64_t kMostBlocks = 24;       // of a multiprocessor, whose registers are enough for 25
 constexpr int64_t kReservedBytes = 1024;  // of shared memory, a block
 
 int64_t programs_of(int64_t rows, int64_t num_classes, ElementType type, const Processors& processors) {
