@@ -1,7 +1,9 @@
 """What does each op cost on this GPU, beside the copy bandwidth and beside torch's own routines?
 
-Times are medians by the GPU's events, with 256 MiB written between two calls, so that nothing is found in its cache;
-`host_us` is what a call takes of the host before it returns.
+`ms` is the GPU's own time: medians by events around calls for which the GPU was made to wait until all of their
+launches were in its queue. 256 MiB are read between two calls, so that nothing is found in the cache, nor has the call
+to write back what others left there. `host_us` is what a call takes of the host before it returns; a
+training step whose host is behind pays that instead.
 
     python benchmarks/gpu_ops.py [--cases TEXT] [--json FILE]
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 import traceback
 from collections.abc import Callable
@@ -18,13 +21,41 @@ from pathlib import Path
 
 import torch
 from gpu_cases import Case
-from triton.testing import do_bench
+
+#: What is read to empty the cache.
+FLUSHED = torch.zeros(1 << 26, device="cuda")
 
 FAMILIES = ("class_moments", "class_logits", "class_gram", "norm_gradients", "parameter_norms")
 
 
+#: How `ms` and `host_us` were measured: goes into the JSON.
+METHOD = "ms: events, the GPU held back until a call is in its queue, 256 MiB read before; host_us: until calls return"
+
+#: Cycles of the fastest clock in a second: a GPU that counts slower is held back longer.
+CYCLES = 2e9
+
+MOST_CALLS, LEAST_CALLS = 30, 3
+
+
 def milliseconds(work: Callable[[], object], repeat: float) -> float:
-    return float(do_bench(work, warmup=repeat / 4, rep=repeat, return_mode="median"))
+    """Return the median of the GPU's own time for a call, from calls of about `repeat` milliseconds."""
+    work()
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    host = time.perf_counter() - start
+    torch.cuda.synchronize()
+    whole = time.perf_counter() - start
+    calls = max(LEAST_CALLS, min(MOST_CALLS, int(1e-3 * repeat / whole)))
+    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(calls)]
+    for before, after in events:
+        FLUSHED.sum()
+        torch.cuda._sleep(int(CYCLES * (2 * host + 100e-6)))
+        before.record()
+        work()
+        after.record()
+    torch.cuda.synchronize()
+    return statistics.median(before.elapsed_time(after) for before, after in events)
 
 
 def ceilings(repeat: float) -> dict[str, float]:
@@ -113,7 +144,7 @@ def main() -> None:
                 results[f"{family}: {name}"] = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
             torch.cuda.empty_cache()
             if options.json:  # after each: the whole may be stopped
-                options.json.write_text(json.dumps({"ceilings": ceiling, "cases": results}, indent=1))
+                options.json.write_text(json.dumps({"method": METHOD, "ceilings": ceiling, "cases": results}, indent=1))
             print(line(f"{family}: {name}", results[f"{family}: {name}"]), flush=True)
             if options.others:
                 for other, ms in results[f"{family}: {name}"].get("others_ms", {}).items():  # type: ignore[attr-defined]

@@ -4,6 +4,9 @@ ResNet-50 (torchvision or timm, channels_last) and ViT-B/16, bf16 autocast, torc
 Bare and monitored blocks of steps take turns; a block is timed from an idle GPU to an idle GPU.
 
     sampled   a step whose class gradients are read, over the bare step
+    where     of a bare and of a sampled step: what the host takes until all is in the GPU's queue, what the GPU's
+              kernels take together (torch.profiler, one step), and the longest of them. Where the host takes longer
+              than the kernels, it is the host that a step waits for
     realised  a training under the default budget over the bare one; `said` is 1 + overhead.share, as in run.json
 
     python benchmarks/gpu_steps.py [--cases TEXT] [--json FILE]
@@ -24,6 +27,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 import imbdyn
 
@@ -122,6 +126,7 @@ def measure(case: Network, blocks: int, steps: int, budget_seconds: float) -> di
         for _ in range(blocks):
             bare_s.append(bare.seconds(steps))
             sampled_s.append(monitored.seconds(steps))
+        found["where"] = {which: where(loop) for loop, which in ((bare, "bare"), (monitored, "sampled"))}
         monitored.monitor.close()
         trace = imbdyn.open_trace(Path(name) / "run")
         ratios = [s / b for s, b in zip(sampled_s, bare_s, strict=True)]
@@ -133,6 +138,31 @@ def measure(case: Network, blocks: int, steps: int, budget_seconds: float) -> di
             "largest_residual": float(trace.parameters["residual"].max()),
             "problems": trace.run["problems"],
         }
+
+
+def where(loop: Loop, longest: int = 15) -> dict[str, object]:
+    """What one step takes of the host and of the GPU, apart from each other."""
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    loop.step()
+    host = time.perf_counter() - start
+    torch.cuda.synchronize()
+    try:
+        with profile(activities=[ProfilerActivity.CUDA]) as recorded:
+            loop.step()
+            torch.cuda.synchronize()
+    except RuntimeError as error:  # without the profiling library, or where another holds it; the rest is measured
+        return {"host_ms": 1e3 * host, "error": str(error)[:300]}
+    kernels = sorted(recorded.key_averages(), key=lambda kernel: -kernel.self_device_time_total)
+    return {
+        "host_ms": 1e3 * host,
+        "gpu_ms": sum(kernel.self_device_time_total for kernel in kernels) / 1e3,
+        "launches": sum(kernel.count for kernel in kernels),
+        "longest": [
+            {"kernel": kernel.key[:100], "ms": kernel.self_device_time_total / 1e3, "calls": kernel.count}
+            for kernel in kernels[:longest]
+        ],
+    }
 
 
 def realised(bare: Loop, monitored: Loop, seconds: float) -> dict[str, object]:

@@ -15,6 +15,7 @@
 #include "cpu/parameter_norms.h"
 #include "numbers_function.h"
 #if defined(IMBDYN_HAS_CUDA)
+#include "cuda/class_logits.h"
 #include "cuda/class_moments.h"
 #include "cuda/parameter_norms.h"
 #endif
@@ -169,6 +170,20 @@ void bind_class_moments_cuda(std::uintptr_t features, int type, std::int64_t row
                      pointer<void>(memory), pointer<void>(stream));
 }
 
+std::int64_t bind_class_logits_cuda_bytes(std::int64_t rows, std::int64_t num_classes, int type,
+                                          std::int64_t processors, std::int64_t shared_bytes) {
+  return class_logits_cuda_bytes(rows, num_classes, static_cast<ElementType>(type), {processors, shared_bytes});
+}
+
+void bind_add_class_logits_cuda(std::uintptr_t sums, std::uintptr_t logits, int type, std::int64_t rows,
+                                std::uintptr_t labels, std::int64_t label_stride, std::int64_t num_classes,
+                                std::int64_t ignore_index, std::int64_t processors, std::int64_t shared_bytes,
+                                std::uintptr_t memory, std::uintptr_t stream) {
+  add_class_logits_cuda(pointer<double>(sums), matrix(logits, type, rows, num_classes, num_classes, 1),
+                        {pointer<const std::int64_t>(labels), label_stride, num_classes, ignore_index},
+                        {processors, shared_bytes}, pointer<double>(memory), pointer<void>(stream));
+}
+
 void bind_parameter_norms_cuda(std::uintptr_t table, std::int64_t chunks, std::int64_t tensors, std::int64_t rows,
                                std::uintptr_t partial, std::uintptr_t out, std::uintptr_t rows_out,
                                std::uintptr_t stream) {
@@ -209,6 +224,8 @@ PYBIND11_MODULE(_C, m) {
   bind_trace(m);
   m.attr("compiler") = compiler();
 #if defined(IMBDYN_HAS_CUDA)
+  m.def("class_logits_cuda_bytes", &bind_class_logits_cuda_bytes);
+  m.def("add_class_logits_cuda", &bind_add_class_logits_cuda, py::call_guard<py::gil_scoped_release>());
   m.def("class_moments_cuda_bytes", &bind_class_moments_cuda_bytes);
   m.def("class_moments_cuda", &bind_class_moments_cuda, py::call_guard<py::gil_scoped_release>());
   m.def("parameter_norms_cuda", &bind_parameter_norms_cuda, py::call_guard<py::gil_scoped_release>());

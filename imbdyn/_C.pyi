@@ -157,6 +157,26 @@ def class_moments_cuda(
     /,
 ) -> None: ...
 
+# 2 to 128 classes, logits contiguous. `shared_bytes`: the shared memory of a multiprocessor.
+def class_logits_cuda_bytes(rows: int, num_classes: int, type: int, processors: int, shared_bytes: int, /) -> int: ...
+
+# `memory` has as many bytes as the function above says.
+def add_class_logits_cuda(
+    sums: int,
+    logits: int,
+    type: int,
+    rows: int,
+    labels: int,
+    label_stride: int,
+    num_classes: int,
+    ignore_index: int,
+    processors: int,
+    shared_bytes: int,
+    memory: int,
+    stream: int,
+    /,
+) -> None: ...
+
 # The table is that of csrc/cuda/parameter_norms.h, `partial` memory for four float64 a chunk.
 def parameter_norms_cuda(
     table: int, chunks: int, tensors: int, rows: int, partial: int, out: int, rows_out: int, stream: int, /

@@ -180,7 +180,7 @@ void launch(const Matrix& features, const Plan& plan, const MomentsMemory& momen
   } else if (few_rows) {
     launch_lines<T, true, 1, 4>(features, plan, memory, results, partial, stream);
   } else {
-    launch_lines<T, true, 2, 4>(features, plan, memory, results, partial, stream);
+    launch_lines<T, true, 4, 2>(features, plan, memory, results, partial, stream);
   }
   if (plan.windows > 0) {
     const auto panels = static_cast<unsigned>((features.columns + 31) / 32);

@@ -19,13 +19,14 @@ namespace imbdyn {
 /// with many, few partial results.
 constexpr int kLeastChunkBits = 7;
 constexpr int kMostChunkBits = 10;
-constexpr int64_t kBlocksWanted = 1024;
+constexpr int64_t kBlocksWanted = 2048;
 
 /// Up to 2^bits rows, no class has more than one chunk: the launch that merges them would cost more than it saves.
 constexpr int kOneChunkBits = 9;
 
-/// Bytes of a row that a block reads.
-constexpr int64_t kPanelBytes = 2048;
+/// Bytes of a row that a block reads. Blocks end at about the same time and the last few of them run alone: the smaller
+/// they are, the sooner.
+constexpr int64_t kPanelBytes = 1024;
 
 /// Up to so many rows all pairs of labels are compared, if one digit does or does not tell the classes apart; more are
 /// sorted by digits of their classes.

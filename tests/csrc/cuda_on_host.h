@@ -134,6 +134,7 @@ T exchange(T value, int from) {
 inline void __syncthreads() { on_host::meet(on_host::block); }
 inline int __syncthreads_or(int any) { return on_host::meet(on_host::block, any != 0); }
 inline void __syncwarp() { on_host::meet(on_host::own_warp()); }
+inline int __any_sync(unsigned, int any) { return on_host::meet(on_host::own_warp(), any != 0); }
 template <class T>
 T __shfl_up_sync(unsigned, T value, int apart) {
   const int lane = static_cast<int>(threadIdx.x % 32);
@@ -153,7 +154,6 @@ inline unsigned __ballot_sync(unsigned, bool yes) {
   for (int lane = 0; lane < 32; ++lane) bits |= on_host::exchange(yes ? 1u : 0u, lane) << lane;
   return bits;
 }
-inline int __any_sync(unsigned all, bool yes) { return __ballot_sync(all, yes) != 0; }
 inline unsigned __match_any_sync(unsigned, int value) {
   unsigned same = 0;
   for (int lane = 0; lane < 32; ++lane) same |= (on_host::exchange(value, lane) == value ? 1u : 0u) << lane;

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from ops.op_cases import make_rows
+from ops.op_cases import Rows, make_rows
 from test_csrc import CXX, ROOT
 
-from imbdyn.ops import _extension
+from imbdyn.ops import ClassLogits, _extension
+from imbdyn.ops.class_logits.reference import class_logits_reference
 from imbdyn.ops.class_moments.reference import class_moments_reference
 from imbdyn.ops.parameter_norms.layout import lay_out_alike
 from imbdyn.ops.parameter_norms.reference import parameter_norms_reference
@@ -40,6 +41,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     subprocess.run([str(CXX), *flags, *map(str, sources), "-o", str(library)], check=True)
     loaded = ctypes.CDLL(str(library))
     loaded.moments_bytes.restype = ctypes.c_int64
+    loaded.logits_bytes.restype = ctypes.c_int64
     return loaded
 
 
@@ -105,13 +107,9 @@ MORE_SHAPES = [
         (130, 528, 3),
         (100, 1032, 30),
     ),
-    *(
-        (4096, 8, 10),
-        (4099, 520, 1),
-        (4100, 8, 21),
-        (5000, 16, 10),
-    ),  # few classes: as many as fit, and one more in bf16
-    *((2600, 6656, 3), (2700, 6600, 400)),  # enough blocks for panels of 2 KB
+    # few classes: as many as fit, and one more in bf16
+    *((4096, 8, 10), (4099, 520, 1), (4100, 8, 21), (5000, 16, 10)),
+    *((2600, 6656, 3), (2700, 6600, 400)),  # enough blocks for panels of 1 KB
 ]
 
 
@@ -206,3 +204,65 @@ def test_parameter_norms_match_reference(kernels: ctypes.CDLL, rows: int) -> Non
     expected = parameter_norms_reference(params, given, previous, rows)
     for a, b in zip((out, rows_out), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-12, equal_nan=True)
+
+
+def logits_sums(
+    kernels: ctypes.CDLL, case: Rows, *, processors: int = 3, shared: int = 80_000, ignore: int = -100
+) -> torch.Tensor:
+    """Return the sums, added to ones, of kernels in memory full of NaN, with guards on both sides of all they write."""
+    z, y = case.matrix, case.labels
+    kind = _extension.ELEMENT_TYPES[z.dtype]
+    sizes = number(z.shape[0]), number(z.shape[1]), number(processors), number(shared)
+    size = kernels.logits_bytes(sizes[0], sizes[1], kind, *sizes[2:])
+    memory = torch.full((size // 8 + 64,), torch.nan, dtype=torch.float64)
+    memory[:32] = memory[-32:] = 7
+    guarded = torch.full((10, z.shape[1]), 7.0, dtype=torch.float64)
+    sums = guarded[1:-1].fill_(1)
+    kernels.add_logits(
+        *(at(sums), at(z), kind, sizes[0], at(y), number(y.stride(0)), sizes[1], number(ignore), *sizes[2:]),
+        ctypes.c_void_p(memory.data_ptr() + 256),
+    )
+    assert bool((guarded[[0, -1]] == 7).all() & (memory[:32] == 7).all() & (memory[-32:] == 7).all())
+    return sums - 1
+
+
+def assert_same_logits(got: torch.Tensor, case: Rows) -> None:
+    expected = class_logits_reference(case.matrix, case.labels)
+    for name, a, b in zip(ClassLogits._fields, got, expected, strict=True):
+        if name in ("count", "correct", "predicted"):
+            assert torch.equal(a, b), name
+        torch.testing.assert_close(a, b, rtol=3e-6, atol=1e-5, equal_nan=True, msg=lambda m, name=name: f"{name}: {m}")
+
+
+#: Pieces of every size, rows apart and not, groups of threads and several columns a thread.
+LOGITS = (2, 3, 10, 16, 17, 31, 32, 33, 64, 100, 101, 128)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("num_classes", LOGITS)
+def test_class_logits_match_reference(kernels: ctypes.CDLL, num_classes: int, dtype: torch.dtype) -> None:
+    for rows in (1, 31, 64, 451):
+        case = make_rows(rows, num_classes, num_classes, dtype, ignored=True, mean=2.0)
+        case.labels[: rows // 3] = case.labels[: rows // 3].clamp(max=0)  # one class has most rows
+        got = logits_sums(kernels, case)
+        assert_same_logits(got, case)
+        assert torch.equal(got, logits_sums(kernels, case))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("row", ["nan 0 0", "0 nan nan", "inf inf 0", "0 -inf -inf", "-inf -inf -inf", "inf -inf nan"])
+def test_special_logits_come_out_as_in_the_reference(kernels: ctypes.CDLL, row: str, dtype: torch.dtype) -> None:
+    z = torch.tensor([[float(v) for v in row.split()]] * 3, dtype=dtype)
+    for label in (-100, 0, 1, 2):
+        for labels in (torch.tensor([label]), torch.tensor([0, 1, label])):
+            case = Rows(z[: len(labels)].clone(), labels, 3, f"{row} {label}")
+            assert_same_logits(logits_sums(kernels, case), case)
+
+
+def test_class_logits_of_labels_that_are_no_class_count_nowhere(kernels: ctypes.CDLL) -> None:
+    case = make_rows(90, 20, 20)
+    case.labels[[0, 7, 8, 20, 39, 50]] = torch.tensor([-1, 20, 2**62, -(2**63), 2**32, 7])
+    valid = (case.labels >= 0) & (case.labels < 20) & (case.labels != 7)
+    strided = case.labels.repeat_interleave(2)[::2]
+    got = logits_sums(kernels, Rows(case.matrix, strided, 20, case.text), ignore=7)
+    assert_same_logits(got, Rows(case.matrix, case.labels.where(valid, -100), 20, case.text))

@@ -27,6 +27,8 @@ WHOLE = 8192
 MOST_TERMS = 64
 #: Programs up to which all add their sums to the result: a million additions of float64 take 20 us.
 ADDING = 256
+#: Copies of the sums that more programs add to, at most, and classes that they have together.
+MOST_COPIES, COPIED = 64, 8192
 
 
 class Config(NamedTuple):
@@ -35,7 +37,7 @@ class Config(NamedTuple):
     group: int
     """Rows that a program reads at a time, or works out together."""
     classes: int
-    """Classes rounded up to a power of two; for rows that are wider, how many are read at a time."""
+    """Classes, above FEW rounded up to a power of two; for rows that are wider, how many are read at a time."""
     warps: int
     of_processor: int
     """Programs for each multiprocessor."""
@@ -75,17 +77,19 @@ def _add_few(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int, or
     programs = few_programs(num_rows, config, multiprocessors(logits.device))
     ordered = ordered or programs > ADDING
     to = torch.empty(programs, 8, num_classes, dtype=torch.float64, device=sums.device) if ordered else sums
+    piece = few_piece(logits)
     few_classes[(programs,)](
         logits,
         labels,
         to,
         num_rows,
-        *logits.stride(),
+        logits.stride(0) // piece,
+        logits.stride(1),
         labels.stride(0),
         ignore_index,
         num_classes,
-        config.classes,
         config.group,
+        piece,
         ordered,
         num_warps=config.warps,
     )
@@ -103,11 +107,13 @@ def _add_whole(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int, 
     columns = None
     if ordered or programs > ADDING:
         columns = torch.empty(programs, num_classes, dtype=torch.float32, device=sums.device)
+    copies = 1 if ordered or programs <= ADDING else max(1, min(MOST_COPIES, COPIED // num_classes))
+    to = torch.zeros(copies, 8, num_classes, dtype=torch.float64, device=sums.device) if copies > 1 else sums
     align = _row_alignment(logits)
     (tiles_of_rows if num_classes <= TILES else long_rows)[(programs,)](
         logits,
         labels,
-        sums,
+        to,
         rows,
         columns,
         num_rows,
@@ -122,8 +128,11 @@ def _add_whole(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int, 
         align,
         ordered,
         columns is not None,
+        copies,
         num_warps=config.warps,
     )
+    if copies > 1:
+        _sum_parts(sums, to, 0)
     if columns is not None:
         _sum_parts(sums, columns, 7)
     if rows is not None:
@@ -164,6 +173,7 @@ def _add_wide(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int, o
         along_columns.classes,
         along_columns.group,
         align,
+        STAGES,
         ordered,
         num_warps=along_columns.warps,
     )
@@ -172,15 +182,18 @@ def _add_wide(sums: Tensor, logits: Tensor, labels: Tensor, ignore_index: int, o
         _sum_by_label(sums, rows, labels, ignore_index)
 
 
-#: Blocks of a wide row that are on their way, and the one that is read.
+#: Blocks of wide rows that are on their way, with the one that is read; more of them take registers.
 STAGES = 3
+#: Parts that `sum_parts` has on their way together.
+SUMMED = 512
 
 
 def _sum_parts(sums: Tensor, parts: Tensor, field: int) -> None:
     """Add parts [P, ...] to the fields of `sums` from `field` on."""
     width = parts.numel() // parts.shape[0]
     first = field * sums.shape[1]
-    sum_parts[(triton.cdiv(width, 16),)](sums, parts, parts.shape[0], first, width, 128, 16, num_warps=4)
+    block = 32 // parts.element_size()  # what memory brings at least
+    sum_parts[(triton.cdiv(width, block),)](sums, parts, parts.shape[0], first, width, SUMMED, block, num_warps=8)
 
 
 def _sum_by_label(sums: Tensor, rows: Tensor, labels: Tensor, ignore_index: int) -> None:
@@ -198,7 +211,13 @@ def _sum_by_label(sums: Tensor, rows: Tensor, labels: Tensor, ignore_index: int)
 @lru_cache(256)
 def few_config(num_classes: int) -> Config:
     """Return how rows of few classes are divided."""
-    return Config(32, triton.next_power_of_2(num_classes), 1, 12)
+    # as many warps as their registers allow
+    return Config(32, num_classes, 1, 32 if num_classes <= 4 else 16 if num_classes <= 10 else 12)
+
+
+def few_piece(logits: Tensor) -> int:
+    """Return how many neighbours of a row of few classes are read at once."""
+    return alignment(4, logits.shape[1], _row_alignment(logits)) if logits.stride(1) == 1 else 1
 
 
 def few_programs(num_rows: int, config: Config, processors: int) -> int:

@@ -81,15 +81,17 @@ def add_columns(sums, columns, part, k, total, NUM_CLASSES: tl.constexpr, PARTS:
 def tiles_of_rows(
     logits, labels, sums, rows, columns, num_rows, rows_of_program, row_stride, column_stride, label_stride,
     ignore_index, NUM_CLASSES: tl.constexpr, CLASSES: tl.constexpr, GROUP: tl.constexpr, ALIGN: tl.constexpr,
-    DETERMINISTIC: tl.constexpr, PARTS: tl.constexpr,
+    DETERMINISTIC: tl.constexpr, PARTS: tl.constexpr, COPIES: tl.constexpr,
 ):  # fmt: skip
     """Add rows, `rows_of_program` neighbours a program, to `sums` [8, C]; CLASSES is a power of two that holds a row.
 
     GROUP rows are read at a time, and the next are on their way meanwhile. `row_stride` counts ALIGN elements, to which
     rows are aligned. PARTS: each program's sums of p are written to `columns` [programs, C]; DETERMINISTIC: and what
-    rows come to to `rows` [4, N].
+    rows come to to `rows` [4, N]. Programs take turns in COPIES of `sums`, [COPIES, 8, C]: additions to one number wait
+    for each other.
     """
     k = tl.arange(0, CLASSES)[None, :]
+    sums += tl.program_id(0) % COPIES * 8 * NUM_CLASSES
     total = tl.zeros([GROUP, CLASSES], tl.float32)
     first_row = tl.program_id(0).to(tl.int64) * rows_of_program
     end = tl.minimum(first_row + rows_of_program, num_rows)

@@ -75,21 +75,22 @@ def wide_rows(
 @triton.jit(do_not_specialize=["num_rows", "ignore_index"])
 def wide_columns(
     logits, labels, sums, softmax, columns, num_rows, row_stride, column_stride, label_stride, ignore_index,
-    NUM_CLASSES: tl.constexpr, CLASSES: tl.constexpr, ROWS: tl.constexpr, ALIGN: tl.constexpr,
+    NUM_CLASSES: tl.constexpr, CLASSES: tl.constexpr, ROWS: tl.constexpr, ALIGN: tl.constexpr, STAGES: tl.constexpr,
     PARTS: tl.constexpr,
 ):  # fmt: skip
     """Sum p over rows of other classes, CLASSES at a time, by what `wide_rows` has left in `softmax` [2, N]."""
     k = tl.program_id(0) * CLASSES + tl.arange(0, CLASSES)
     part = tl.program_id(1)
     total = tl.zeros([ROWS, CLASSES], tl.float32)
-    for tile in range(part, tl.cdiv(num_rows, ROWS), tl.num_programs(1)):
+    for tile in tl.range(part, tl.cdiv(num_rows, ROWS), tl.num_programs(1), num_stages=STAGES):
         n = rows_of(tile, ROWS)
+        within = n < num_rows
         counts, y = counted_labels(labels, n, num_rows, label_stride, ignore_index, NUM_CLASSES)
-        m = tl.load(softmax + n, mask=counts, other=0.0)
-        scale = tl.load(softmax + num_rows + n, mask=counts, other=0.0)
-        summed = counts[:, None] & (k < NUM_CLASSES)[None, :]
+        m = tl.load(softmax + n, mask=within, other=0.0)
+        scale = tl.load(softmax + num_rows + n, mask=within, other=0.0)
         at = logits + (n * row_stride * ALIGN)[:, None] + (k.to(tl.int64) * column_stride)[None, :]
-        z = tl.load(at, mask=summed, other=0.0).to(tl.float32)
+        # not where the label counts alone: no logit waits for a label
+        z = tl.load(at, mask=within[:, None] & (k < NUM_CLASSES)[None, :], other=0.0).to(tl.float32)
         p = exponential(z - m[:, None]) * scale[:, None]
-        total += tl.where(summed & (k[None, :] != y[:, None]), p, 0.0)
+        total += tl.where(counts[:, None] & (k < NUM_CLASSES)[None, :] & (k[None, :] != y[:, None]), p, 0.0)
     add_columns(sums, columns, part, k, tl.sum(total.to(tl.float64), 0), NUM_CLASSES, PARTS)
