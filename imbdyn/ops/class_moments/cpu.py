@@ -17,7 +17,7 @@ from imbdyn.ops._library import register as register_second
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 
 
-#: Smaller results have no huge page (of x86-64, and of arm64 with pages of 4 KiB).
+#: Up to a huge page (of x86-64, and of arm64 with pages of 4 KiB) torch's own memory takes less time.
 _HUGE_PAGE = 2 << 20
 #: Bytes that the system clears, in huge pages, while it hands out one small page.
 _CLEARED_MEANWHILE = 27 << 10
@@ -29,8 +29,10 @@ def _zeros_on_demand(rows: int, columns: int, *, used: int, dtype: torch.dtype) 
     In huge pages, as numpy asks for, unless `used` rows at most are so few that small ones are handed out sooner.
     """
     row_bytes = columns * dtype.itemsize
+    if rows * row_bytes <= _HUGE_PAGE:
+        return torch.zeros(rows, columns, dtype=dtype)
     pages = used * (2 + row_bytes // mmap.PAGESIZE)
-    if rows * row_bytes > max(_HUGE_PAGE, pages * _CLEARED_MEANWHILE) and hasattr(mmap, "MADV_NOHUGEPAGE"):
+    if rows * row_bytes > pages * _CLEARED_MEANWHILE and hasattr(mmap, "MADV_NOHUGEPAGE"):
         memory = mmap.mmap(-1, rows * row_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory.madvise(mmap.MADV_NOHUGEPAGE)
         return torch.from_numpy(np.frombuffer(memory, _NUMPY[dtype]).reshape(rows, columns))
