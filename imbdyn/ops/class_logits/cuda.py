@@ -1,18 +1,23 @@
-"""class_logits in CUDA C++ for 2 to 128 classes (csrc/cuda/class_logits.h); what it does not take is Triton's."""
+"""class_logits in CUDA C++ for 2 to 128 classes (csrc/cuda/class_logits.h); what it does not take goes elsewhere."""
 
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from imbdyn.ops import _extension
+from imbdyn.ops._gpu import imported_on_call
 from imbdyn.ops._triton import launching_on
-from imbdyn.ops.class_logits.triton import add_class_logits_triton
+from imbdyn.ops.class_logits.portable import class_logits_portable
 
 #: Classes that the kernels take; their order of sums is always the same.
 LEAST, MOST = 2, 128
+
+_add_by_triton = imported_on_call("imbdyn.ops.class_logits.triton", "add_class_logits_triton")
+_HAS_TRITON = find_spec("triton") is not None
 
 
 def class_logits_cuda(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
@@ -29,7 +34,10 @@ def add_class_logits_cuda(sums: Tensor, logits: Tensor, labels: Tensor, ignore_i
         raise RuntimeError("imbdyn was built without its CUDA kernels; see `imbdyn info`")
     rows, num_classes = logits.shape
     if not takes(logits) or not sums.is_contiguous():
-        add_class_logits_triton(sums, logits, labels, ignore_index)
+        if _HAS_TRITON:
+            _add_by_triton(sums, logits, labels, ignore_index)
+        else:
+            sums += class_logits_portable(logits, labels, ignore_index)
         return
     element_type = _extension.element_type("logits", logits.dtype)
     with launching_on(logits):
