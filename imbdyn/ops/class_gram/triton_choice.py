@@ -163,6 +163,8 @@ def gradient_config(
     """
     in_loop = by is Norms.IN_LOOP  # two tiles of sums in registers
     if dtype == torch.float32:
+        if channels % 64 and not large:  # several taps in a tile: Triton 3.6 has no registers for a larger one
+            return GradientConfig(64, 32, 32, 8 if in_loop else 4, 3)
         return GradientConfig(64, 64, 32, 8 if in_loop and not large else 4, 3)
     block_o = 128 if outputs > 64 else 64 if outputs > 32 else 32
     if channels % 64:
