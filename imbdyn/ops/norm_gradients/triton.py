@@ -38,20 +38,33 @@ def norm_gradients_triton(
         return norm_gradients_portable(input, grad_output, num_groups, across_units, mean, variance, eps)
     if mean is not None and variance is not None:
         mean, variance = mean.contiguous(), variance.contiguous()
-    device = input.device
     given = None if mean is None or variance is None else (mean.dtype, variance.dtype)
     size, off = _elements(input, grad_output)
-    plan, sums, join = _channel_launches(
+    launches = _channel_launches(
         shape, input.stride(), grad_output.stride(), input.dtype, grad_output.dtype, size, off, num_groups,
-        across_units, given, eps, device,
+        across_units, given, eps, input.device,
     )  # fmt: skip
+    return _launch(launches, input, grad_output, units, channels, mean, variance)
+
+
+def _launch(
+    launches: tuple[Plan, Launch, Launch | None],
+    input: Tensor,
+    grad_output: Tensor,
+    units: int,
+    width: int,
+    *statistics: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Make the results [U, width], and what is kept for the second launch if there is one."""
+    plan, sums, join = launches
+    device = input.device
     with launching_on(input):
-        weight = torch.empty(units, channels, dtype=torch.float32, device=device)
-        bias = torch.empty(units, channels, dtype=torch.float32, device=device)
+        weight = torch.empty(units, width, dtype=torch.float32, device=device)
+        bias = torch.empty(units, width, dtype=torch.float32, device=device)
         kept = None
         if plan.kept:
-            kept = torch.empty(plan.kept, units * plan.parts, channels, dtype=torch.float32, device=device)
-        sums(input, grad_output, weight, bias, kept, mean, variance)
+            kept = torch.empty(plan.kept, units * plan.parts, width, dtype=torch.float32, device=device)
+        sums(input, grad_output, weight, bias, kept, *statistics)
         if join is not None:
             join(weight, bias, kept)
     return weight, bias
@@ -99,21 +112,11 @@ def norm_gradients_rows_triton(input: Tensor, grad_output: Tensor, centred: bool
     units, _, columns = input.shape
     if torch.float64 in (input.dtype, grad_output.dtype) or not input.numel() or columns > MOST_COLUMNS:
         return norm_gradients_rows_portable(input, grad_output, centred, eps)
-    device = input.device
-    plan, sums, join = _row_launches(
+    launches = _row_launches(
         input.shape, input.stride(), grad_output.stride(), input.dtype, grad_output.dtype,
-        *_elements(input, grad_output), centred, eps, device,
+        *_elements(input, grad_output), centred, eps, input.device,
     )  # fmt: skip
-    with launching_on(input):
-        weight = torch.empty(units, columns, dtype=torch.float32, device=device)
-        bias = torch.empty(units, columns, dtype=torch.float32, device=device)
-        kept = None
-        if plan.kept:
-            kept = torch.empty(2, units * plan.parts, columns, dtype=torch.float32, device=device)
-        sums(input, grad_output, weight, bias, kept)
-        if join is not None:
-            join(weight, bias, kept)
-    return weight, bias
+    return _launch(launches, input, grad_output, units, columns)
 
 
 @lru_cache(1024)
