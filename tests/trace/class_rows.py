@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
-from reference_trace_reader import read_table
+from reference_trace_reader import read_journal, read_table
 
 from imbdyn.trace import TraceWriter
 
@@ -25,3 +25,15 @@ def wait_until(condition) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.005)
+
+
+def wait_until_sealed(writer: TraceWriter) -> None:
+    """Wait until parts have all that was committed."""
+
+    def sealed() -> bool:
+        try:
+            return not read_journal(writer.path)
+        except FileNotFoundError:  # sealed and removed between the listing of the journal and its reading
+            return False
+
+    wait_until(sealed)

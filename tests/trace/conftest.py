@@ -12,6 +12,7 @@ import pytest
 from object_store import S3, s3_server
 
 from imbdyn.trace import Trace, TraceWriter, _resend, _store, _upload, open_trace
+from imbdyn.trace import writer as writer_module
 from imbdyn.trace.schema import TABLES
 
 #: Out of order on purpose, with what CSV and spreadsheets trip over.
@@ -60,6 +61,16 @@ def columns() -> Callable[[str, int], dict[str, Any]]:
 @pytest.fixture
 def rows() -> Callable[[str, range], list[dict[str, Any]]]:
     return _rows
+
+
+@pytest.fixture(autouse=True)
+def _no_writer_works_on_after_its_test() -> Iterator[None]:
+    """A writer that a test left open, or failed with, would sync and seal in the midst of the next test."""
+    yield
+    for writer in list(writer_module._writers):
+        writer._stopping = True
+        writer._wake.set()
+        writer._thread.join(timeout=10)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from class_rows import KEY, sealed_steps, steps_of, wait_until
+from class_rows import KEY, sealed_steps, steps_of, wait_until, wait_until_sealed
 from reference_trace_reader import read_journal, read_table
 
 from imbdyn.trace import TraceWriter, _commits, _run_record, _sealer, open_trace
@@ -366,7 +366,7 @@ def test_the_background_thread_reports_its_failure_and_goes_on(tmp_path, monkeyp
             writer.commit()
     writer.append("classes", step=2, **KEY)
     writer.commit()
-    wait_until(lambda: not read_journal(writer.path))
+    wait_until_sealed(writer)
     assert sealed_steps(writer) == [1, 1, 1, 2, 2, 2]
 
 

@@ -5,8 +5,7 @@ import threading
 import time
 
 import pytest
-from class_rows import KEY, sealed_steps, steps_of, wait_until
-from reference_trace_reader import read_journal
+from class_rows import KEY, sealed_steps, steps_of, wait_until, wait_until_sealed
 
 from imbdyn.trace import TraceWriter, open_trace
 from imbdyn.trace import writer as writer_module
@@ -72,7 +71,7 @@ def test_a_clock_that_goes_backwards_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 0.0)
     writer.append("classes", step=1, **KEY)
     writer.commit()
-    wait_until(lambda: not read_journal(writer.path))
+    wait_until_sealed(writer)
     writer.close("finished")
     run = open_trace(writer.path).run
     assert run["started"] <= run["ended"]
