@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ def check_arguments(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     num_classes: int,
+    out: str | os.PathLike[str],
     class_names: Sequence[str] | None,
     config: Mapping[str, Any] | None,
 ) -> None:
@@ -27,6 +29,8 @@ def check_arguments(
         raise TypeError(f"num_classes must be an int, got {num_classes!r}")
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes} (two classes need two logits)")
+    if not isinstance(out, (str, os.PathLike)):
+        raise TypeError(f"out must be a folder's path or a URI, got {out!r}")
     if class_names is not None:
         names = class_names if isinstance(class_names, Iterable) and not isinstance(class_names, str) else [None]
         if not all(isinstance(name, str) for name in names):

@@ -70,10 +70,12 @@ class Monitor:
         on_error: what a failure of the instrument itself does: "warn" (once a kind, training goes on) or "raise".
         force: replace a trace that stands in `out`.
         resume: go on with the trace that stands in `out`, if there is one, after the step of the state given to
-            `load_state_dict`, or after step 0. What it holds of later steps is superseded: readers see one history.
+            `load_state_dict`, or after step 0 (with a warning). What it holds of later steps is superseded: readers see
+            one history.
         config: anything JSON can hold; stored in run.json.
 
     Raises:
+        TypeError: for an argument of another kind.
         ValueError: for arguments that do not fit the model, or a model that has a Monitor already.
         FileExistsError: if `out` exists and `force` is not set.
         OSError: if `out` cannot be written, or its store does not answer.
@@ -97,7 +99,7 @@ class Monitor:
         resume: bool = False,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        check_arguments(model, optimizer, num_classes, class_names, config)
+        check_arguments(model, optimizer, num_classes, out, class_names, config)
         model = ranks.own_module(model)
         self._num_classes = num_classes
         self._ignore_index = ignore_index

@@ -226,7 +226,12 @@ class Recorder:
             return
         self._begun = True
         if self._writer.resumes:
-            self._writer.resume_after(step)
+            if self._writer.resume_after(step) and step == 0:
+                self._problems.warn(
+                    "resumed from nothing",
+                    "resume=True goes on after step 0, since load_state_dict was given no later state: what the trace "
+                    "holds of later steps is superseded",
+                )
             # What was measured of the weights after `step` is in the trace, and would double its key.
             self._evaluated = dict.fromkeys(self._writer.rows_at("steps", step)["split"].unique().to_pylist())
             self._evaluated.pop("train", None)

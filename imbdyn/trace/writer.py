@@ -178,18 +178,20 @@ class TraceWriter:
             with self._lock:
                 self._pending.clear()
 
-    def resume_after(self, step: int) -> None:
+    def resume_after(self, step: int) -> bool:
         """Go on after `step`: what the trace holds of later ones is superseded, and no longer read.
 
-        Does nothing if there was no trace to go on with, or in another rank than 0. Raises: OSError if run.json cannot
-        be written.
+        Returns whether it holds any rows. Does nothing if there was no trace to go on with, or in another rank than 0.
+        Raises: OSError if run.json cannot be written.
         """
         with self._sealing, self._lock:
-            if self._resume_from is not None:
-                entry = {"step": step, "at": self._now(), **self._resume_from}
-                self._run.set(resumed=[*(self._run["resumed"] or []), entry])
-                self._write_run()
-                self._resume_from = None
+            if self._resume_from is None:
+                return False
+            entry = {"step": step, "at": self._now(), **self._resume_from}
+            self._run.set(resumed=[*(self._run["resumed"] or []), entry])
+            self._write_run()
+            self._resume_from = None
+            return bool(entry["parts"])
 
     def rows_at(self, table: str, step: int) -> pa.Table:
         """Return the sealed rows of a table at one step: what a run that is resumed has from before."""

@@ -184,6 +184,8 @@ def test_arguments_that_make_no_sense(model: nn.Module, optimizer: torch.optim.O
         make(config=[("seed", 1)])
     with pytest.raises(TypeError, match=r"num_classes must be an int, got 5\.0"):
         Monitor(model, optimizer, 5.0, tmp_path / "run")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="out must be a folder's path or a URI, got None"):
+        Monitor(model, optimizer, CLASSES, None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="takes a module and an optimizer, got SGD and Mlp"):
         Monitor(optimizer, model, CLASSES, tmp_path / "run")  # type: ignore[arg-type]
     other = torch.optim.SGD(Mlp(features=72).parameters(), lr=0.1)

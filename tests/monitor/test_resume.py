@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from reference_trace_reader import read_table
 from torch import nn
 
-from imbdyn import Monitor, open_trace
+from imbdyn import ImbdynWarning, Monitor, open_trace
 from imbdyn.monitor import ranks
 from imbdyn.trace.schema import TABLES
 
@@ -137,7 +137,8 @@ def test_resuming_without_a_checkpoint_starts_again_and_supersedes_all(tmp_path:
     first.run(5)
     first.die()
     second = Training(tmp_path / "run", resume=True)
-    second.run(3)
+    with pytest.warns(ImbdynWarning, match="resume=True goes on after step 0, since load_state_dict"):
+        second.run(3)
     second.monitor.close()
     whole = Training(tmp_path / "whole")
     whole.run(3)
