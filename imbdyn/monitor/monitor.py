@@ -383,7 +383,7 @@ class Monitor:
         if self._batch is not None:
             self._take_over(self._batch)
         if step is not None and step.sampled:
-            step.tried = True
+            step.batches_read = step.batches
             with self._reading("the gradients"):
                 step.read_gradients(self._model, optimizer, self._watching.plan, self._before)
 
@@ -414,15 +414,16 @@ class Monitor:
                 f"optimizer step {self._cadence.steps + 1} came without a monitor.batch(labels) before it: "
                 "wrap forward and backward in `with monitor.batch(labels):`",
             )
+        elif step.sampled and step.batches_read != step.batches:
+            step.reading = None  # of a part of the step at most
+            self._problems.warn(
+                "closure",
+                "batches came inside optimizer.step(closure): their gradients cannot be read; call backward before a "
+                "step() without closure (in Lightning: manual optimization)",
+            )
         elif step.reading is not None:
             with self._reading("a step"):
                 self._record(self._cadence.steps + 1, step, step.reading)
-        elif step.sampled and not step.tried:
-            self._problems.warn(
-                "closure",
-                "the batches came inside optimizer.step(closure): their gradients cannot be read; call "
-                "backward before a step() without closure",
-            )
 
     def _record(self, number: int, step: OptimizerStep, reading: GradientReading) -> None:
         plan, missed = self._watching.plan, partial(self._watching.missed, self._watching.in_graph)

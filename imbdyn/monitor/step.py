@@ -22,8 +22,8 @@ class OptimizerStep:
         self.read_logits = read_logits
         self.batches = 0
         self.gradients = gradients
-        self.tried = False
-        """Whether reading the gradients was begun."""
+        self.batches_read: int | None = None
+        """How many batches it had when its gradients were read; None if they were not."""
         self.reading: GradientReading | None = None
 
     def read_gradients(

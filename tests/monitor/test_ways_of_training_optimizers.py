@@ -89,3 +89,29 @@ def test_a_closure_is_one_warning_and_changes_no_weight(
     assert trace.steps.step.max() == 20
     for (parameter, p), q in zip(model.named_parameters(), bare.parameters(), strict=True):
         assert torch.equal(p, q), parameter
+
+
+def test_a_step_is_not_read_whose_last_batch_comes_in_a_closure(
+    model: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
+    """Accumulation, the last micro-batch inside of step(closure): a part of the gradient is not that of the step."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+
+        def micro_batch() -> Tensor:
+            with monitor.batch(labels):
+                loss = F.cross_entropy(model(images), labels) / 2
+                loss.backward()
+            return loss
+
+        micro_batch()
+        with pytest.warns(ImbdynWarning, match=r"came inside optimizer\.step\(closure\)"):
+            optimizer.step(micro_batch)
+        optimizer.zero_grad()
+        micro_batch()
+        optimizer.step(micro_batch)
+    trace = open_trace(tmp_path / "run")
+    assert trace.run["problems"]["closure"]["times"] == 2
+    assert trace.run["overhead"]["sampled_steps"] == 0
+    assert trace.class_gradients.empty
+    assert trace.steps[["since_step", "step", "count", "sampled"]].to_numpy().tolist() == [[0, 2, 4 * 24, False]]
