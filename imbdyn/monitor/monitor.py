@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import TracebackType
@@ -25,6 +25,7 @@ from imbdyn.monitor.problems import Problems
 from imbdyn.monitor.reading import GradientReading
 from imbdyn.monitor.recorder import Recorder, SampledStep
 from imbdyn.monitor.step import OptimizerStep
+from imbdyn.monitor.step_hooks import StepHooks
 from imbdyn.monitor.stopwatch import Stopwatch
 from imbdyn.monitor.watching import Watching
 from imbdyn.monitor.weights_before import WeightsBefore
@@ -130,11 +131,13 @@ class Monitor:
         except BaseException:
             lifetime.closed(self, model)
             raise
-        self._hooks = [
-            outputs.follow(model, self),
-            optimizer.register_step_pre_hook(self._before_step).remove,
-            optimizer.register_step_post_hook(self._after_step).remove,
-        ]
+        self._step_hooks = StepHooks(
+            optimizer,
+            moved=self._weights_if_sampled,
+            gradients=partial(self._read_gradients, optimizer),
+            done=self._after_step,
+        )
+        self._unfollow = outputs.follow(model, self)
         lifetime.opened(self)
 
     @property
@@ -169,6 +172,7 @@ class Monitor:
             raise ValueError("this Monitor is closed")
         if self._batch is not None:
             raise ValueError("monitor.batch(...) inside another monitor.batch(...): leave the first one before")
+        self._step_hooks.batch_begins()
         with self._stopwatch:
             check_form(labels, self._num_classes)
             if not self._cadence.began:
@@ -228,8 +232,8 @@ class Monitor:
         if self._closed:
             return
         self._closed = True
-        for remove in self._hooks:
-            remove()
+        self._unfollow()
+        self._step_hooks.remove()
         lifetime.closed(self, self._model.module)
         try:
             with self._stopwatch:
@@ -378,16 +382,25 @@ class Monitor:
             ):
                 self._watching.after_forward(output, batch.watched)
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-        step = self._step
+    def _weights_if_sampled(self) -> Iterable[Tensor]:
+        """Return the weights if the step that begins now is sampled, and none if not."""
+        with self._stopwatch:
+            # if this is not known yet, its batches come in a closure
+            sampled = self._cadence.gradients_due() if self._step is None else self._step.sampled
+            return self._model.watched().values() if sampled else ()
+
+    def _read_gradients(self, optimizer: torch.optim.Optimizer, of_step: bool) -> None:
+        """Read the gradients, if they are those that the step is about to apply; else forget what was read of it."""
         if self._batch is not None:
             self._take_over(self._batch)
+        step = self._step
         if step is not None and step.sampled:
-            step.batches_read = step.batches
-            with self._reading("the gradients"):
-                step.read_gradients(self._model, optimizer, self._watching.plan, self._before)
+            step.batches_read = step.batches if of_step else None
+            if of_step:
+                with self._reading("the gradients"):
+                    step.read_gradients(self._model, optimizer, self._watching.plan, self._before)
 
-    def _after_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
+    def _after_step(self) -> None:
         step, self._step = self._step, None
         self._batches_before = None if step is None else step.batches
         try:
@@ -415,11 +428,11 @@ class Monitor:
                 "wrap forward and backward in `with monitor.batch(labels):`",
             )
         elif step.sampled and step.batches_read != step.batches:
-            step.reading = None  # of a part of the step at most
+            step.reading = None  # of other gradients than the step's
             self._problems.warn(
                 "closure",
-                "batches came inside optimizer.step(closure): their gradients cannot be read; call backward before a "
-                "step() without closure (in Lightning: manual optimization)",
+                "this optimizer's step(closure) moves the weights before its closure has run, or runs it again, or not "
+                "at all: which gradients it applies cannot be told, and they are not read",
             )
         elif step.reading is not None:
             with self._reading("a step"):

@@ -218,23 +218,6 @@ def test_an_ignore_index_beyond_the_classes(network: nn.Module, images: Tensor, 
     assert trace.run["class_counts"] == torch.bincount(labels[labels != 255], minlength=CLASSES).tolist()
 
 
-def test_a_closure_is_one_warning(network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path) -> None:
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    with Monitor(network, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            with monitor.batch(labels):
-                loss = F.cross_entropy(network(images), labels)
-                loss.backward()
-            return loss
-
-        with pytest.warns(ImbdynWarning, match=r"came inside optimizer\.step\(closure\)"):
-            optimizer.step(closure)
-        optimizer.step(closure)
-    assert len(open_trace(tmp_path / "run").class_gradients) == 0
-
-
 def test_a_parameter_whose_rows_never_come_is_not_called_covered(
     images: Tensor, labels: Tensor, tmp_path: Path
 ) -> None:
