@@ -1,4 +1,4 @@
-"""The example and the notebook run as they stand, in an empty folder, and find what they say."""
+"""The examples and the notebook run as they stand, in an empty folder, and find what they say."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from imbdyn import open_trace
 
@@ -46,3 +47,39 @@ def test_the_notebook_goes_from_a_run_to_a_figure(
     assert "The three claims on these runs" in printed
     assert "rare five" in printed
     assert Path("recall.png").stat().st_size > 10_000
+
+
+@pytest.mark.models
+@pytest.mark.filterwarnings("ignore")  # Lightning's own; those of imbdyn stand in run.json
+@pytest.mark.parametrize(
+    ("options", "residual"),
+    [
+        ({}, 1e-5),
+        ({"accumulate_grad_batches": 3}, 1e-5),
+        ({"gradient_clip_val": 0.5}, 1e-5),
+        ({"precision": "bf16-mixed"}, 2e-2),
+    ],
+    ids=str,
+)
+def test_lightning_trains_as_without_the_callback_and_its_gradients_are_read(
+    options: dict[str, object], residual: float
+) -> None:
+    import torchvision_operators  # noqa: F401
+
+    example = runpy.run_path(str(ROOT / "examples" / "lightning_callback.py"))
+    options = {"enable_progress_bar": False, "enable_model_summary": False, **options}
+    bare = example["train"](**options)
+    watched = example["train"](example["ClassGradients"](num_classes=4, out="run", interval=2), **options)
+    for p, q in zip(bare.parameters(), watched.parameters(), strict=True):
+        assert torch.equal(p, q)
+    trace = open_trace("run")
+    assert trace.run["status"] == "finished"
+    assert trace.run["problems"] == {}
+    assert trace.run["coverage"]["share"] == 1.0
+    assert trace.run["class_counts"] == [300, 100, 30, 10]
+    steps = trace.steps.step.max()
+    assert steps == 5 * -(-14 // int(str(options.get("accumulate_grad_batches", 1))))
+    assert sorted(trace.parameters.step.unique()) == [1, *range(2, steps + 1, 2)]
+    assert trace.parameters.residual.max() <= residual
+    test = trace.classes[trace.classes.split == "test"]
+    assert test["count"].tolist() == [50] * 4 * 5
