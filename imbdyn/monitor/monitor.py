@@ -132,8 +132,9 @@ class Monitor:
             raise
         self._hooks = [
             outputs.follow(model, self),
-            optimizer.register_step_pre_hook(self._before_step).remove,
-            optimizer.register_step_post_hook(self._after_step).remove,
+            # torch.compile is kept out of them where it compiles the optimizer's step
+            optimizer.register_step_pre_hook(torch.compiler.disable(self._before_step)).remove,
+            optimizer.register_step_post_hook(torch.compiler.disable(self._after_step)).remove,
         ]
         lifetime.opened(self)
 

@@ -389,6 +389,25 @@ def test_a_function_around_the_model_shows_its_outputs_when_it_is_watched(tmp_pa
     assert trace.run["coverage"]["share"] == 1.0
 
 
+def test_the_compiler_is_kept_out_of_what_an_optimizers_step_sets_off(tmp_path: Path) -> None:
+    """Else it would compile the writing of the trace (half a minute), and warn of its caches."""
+    model = make("mlp")
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+
+    @torch.compile(backend="aot_eager")
+    def step() -> None:
+        optimizer.step()
+
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+        for x, y in batches((24, 24, 24)):
+            with monitor.batch(y):
+                F.cross_entropy(model(x), y).backward()
+            step()
+            optimizer.zero_grad()
+    assert_exact(open_trace(tmp_path / "run"))
+    assert open_trace(tmp_path / "run").parameters.step.nunique() == 3
+
+
 def test_closing_gives_the_compiled_call_back(tmp_path: Path) -> None:
     wrapped = torch.compile(make("mlp"), **QUICK)
     in_place = make("mlp")
