@@ -69,6 +69,14 @@ class Batch:
         self._owner.leave_batch(self, completed=error is None)
 
 
+@torch.compiler.disable
+def refuse_compiled() -> None:
+    """Raise RuntimeError, at the time when the compiled function runs: its compiler may be in it now."""
+    raise RuntimeError(
+        "monitor.batch(...) inside of a function that torch.compile compiles: put it around the call of that function"
+    )
+
+
 class BatchOwner(Protocol):
     """Who is told when a batch begins and ends."""
 

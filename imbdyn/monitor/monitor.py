@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from imbdyn.monitor import lifetime, outputs, ranks
 from imbdyn.monitor.arguments import check_arguments
-from imbdyn.monitor.batch import Batch
+from imbdyn.monitor.batch import Batch, refuse_compiled
 from imbdyn.monitor.cadence import Cadence
 from imbdyn.monitor.clocks import clock_of
 from imbdyn.monitor.evaluation import Evaluation
@@ -165,7 +165,10 @@ class Monitor:
             TypeError: if `labels` is neither of these.
             ValueError: if a label is no class, or a row no shares (the message names the row). Labels on a GPU are not
                 looked at, since that would wait for it, nor are those of a step that is not read.
+            RuntimeError: inside of a function that torch.compile compiles; around its call all is well.
         """
+        if torch.compiler.is_compiling():
+            refuse_compiled()
         if self._closed:
             raise ValueError("this Monitor is closed")
         if self._batch is not None:

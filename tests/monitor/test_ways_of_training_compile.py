@@ -408,6 +408,20 @@ def test_the_compiler_is_kept_out_of_what_an_optimizers_step_sets_off(tmp_path: 
     assert open_trace(tmp_path / "run").parameters.step.nunique() == 3
 
 
+def test_a_batch_inside_of_a_compiled_function_is_one_sentence(tmp_path: Path) -> None:
+    model = make("mlp")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+
+        @torch.compile(backend="aot_eager")
+        def forward_and_backward(x: Tensor, y: Tensor) -> None:
+            with monitor.batch(y):
+                F.cross_entropy(model(x), y).backward()
+
+        with pytest.raises(RuntimeError, match=r"^monitor\.batch\(\.\.\.\) inside of a function that torch\.compile"):
+            forward_and_backward(*batches((24,))[0])
+
+
 def test_closing_gives_the_compiled_call_back(tmp_path: Path) -> None:
     wrapped = torch.compile(make("mlp"), **QUICK)
     in_place = make("mlp")
