@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from imbdyn.monitor import lifetime, outputs, ranks
+from imbdyn.monitor import lifetime, optimizer_steps, outputs, ranks
 from imbdyn.monitor.arguments import check_arguments
 from imbdyn.monitor.batch import Batch, refuse_compiled
 from imbdyn.monitor.cadence import Cadence
@@ -56,7 +56,8 @@ class Monitor:
     Args:
         model: any module whose output is logits [N, C], or has them as `.logits`. DistributedDataParallel is passed
             over: names are those of the module in it, and the class gradients are those of this rank's own batches.
-        optimizer: its steps are the steps of the trace. LBFGS, which runs the model inside a step, is refused.
+        optimizer: its steps are the steps of the trace: the one whose step() is called, not a wrapper around it. LBFGS,
+            which runs the model inside a step, is refused.
         num_classes: C, at least 2.
         out: folder of the trace; must not exist or be empty, unless `force`. Or a URI (s3://, gs://, hdfs://): what is
             not sent yet waits on this machine, in the folder that run.json names under "staging".
@@ -115,7 +116,10 @@ class Monitor:
         self._evaluation: Evaluation | None = None
         self._closed = False
         lifetime.claim(model)
+        self._hooks: list[Callable[[], None]] = []
         try:
+            self._hooks += [outputs.follow(model, self)]
+            self._hooks += [optimizer_steps.follow(optimizer, self._before_step, self._after_step)]
             self._recorder = Recorder(
                 TraceWriter(out, force=force, resume=resume, rank=ranks.rank(), run_id=ranks.run_id()),
                 self._model,
@@ -128,14 +132,8 @@ class Monitor:
                 config=config,
             )
         except BaseException:
-            lifetime.closed(self, model)
+            self._end_hooks()
             raise
-        self._hooks = [
-            outputs.follow(model, self),
-            # torch.compile is kept out of them where it compiles the optimizer's step
-            optimizer.register_step_pre_hook(torch.compiler.disable(self._before_step)).remove,
-            optimizer.register_step_post_hook(torch.compiler.disable(self._after_step)).remove,
-        ]
         lifetime.opened(self)
 
     @property
@@ -232,9 +230,7 @@ class Monitor:
         if self._closed:
             return
         self._closed = True
-        for remove in self._hooks:
-            remove()
-        lifetime.closed(self, self._model.module)
+        self._end_hooks()
         try:
             with self._stopwatch:
                 self._close_window()
@@ -244,6 +240,11 @@ class Monitor:
         finally:
             with self._problems.contained("writing the trace"):
                 self._recorder.close(status)
+
+    def _end_hooks(self) -> None:
+        for end in self._hooks:
+            end()
+        lifetime.closed(self, self._model.module)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what belongs into a checkpoint beside the model's and the optimizer's: plain numbers, lists and names.

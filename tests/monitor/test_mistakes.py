@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import pyarrow.dataset as ds
 import pytest
@@ -55,6 +58,51 @@ def test_a_step_without_a_batch_is_one_warning(
     trace = open_trace(tmp_path / "run")
     assert trace.run["problems"]["step without batch"]["times"] == 3
     assert trace.steps[["since_step", "step", "count"]].to_numpy().tolist() == [[0, 4, 24]]
+
+
+class _Bare(torch.optim.Optimizer):
+    """Passes over Optimizer.__init__, as some wrappers do."""
+
+    def __init__(self, inside: torch.optim.Optimizer, **hooks: OrderedDict[int, Any]) -> None:
+        self.__dict__.update(hooks)
+        self.inside, self.state = inside, inside.state
+        self.param_groups, self.defaults = inside.param_groups, inside.defaults
+
+    def step(self, closure: Any = None) -> Any:
+        return self.inside.step(closure)
+
+
+def test_a_wrapper_without_step_hooks_is_refused(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"^_Bare wraps an optimizer .*: give Monitor the one inside"):
+        Monitor(model, _Bare(optimizer), CLASSES, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    Monitor(model, optimizer, CLASSES, tmp_path / "run").close()  # the model is free
+
+
+def test_the_first_step_of_a_wrapper_is_seen(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, tmp_path: Path
+) -> None:
+    """torch puts the hooks around its step() in zero_grad() only."""
+    hooks = {f"_optimizer_step_{when}_hooks": OrderedDict[int, Any]() for when in ("pre", "post")}
+    wrapper = _Bare(optimizer, **hooks)
+    with Monitor(model, wrapper, CLASSES, tmp_path / "run", interval=1) as monitor:
+        train(model, [(images, labels)] * 3, optimizer=wrapper, monitor=monitor)
+    assert open_trace(tmp_path / "run").steps.step.tolist() == [1, 2, 3]
+
+
+def test_a_model_that_takes_no_hooks_leaves_nothing_behind(tmp_path: Path) -> None:
+    class Refuses(Mlp):
+        def register_forward_hook(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError("no hooks")
+
+    model = Refuses(features=72)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"^no hooks$"):
+            Monitor(model, optimizer, CLASSES, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_model_without_a_classifier(optimizer: torch.optim.Optimizer, model: nn.Module, tmp_path: Path) -> None:
