@@ -113,6 +113,7 @@ class Monitor:
         self._stopwatch = Stopwatch(self._cadence.spend)
         self._batch: Batch | None = None
         self._step: OptimizerStep | None = None
+        self._unseen = optimizer_steps.UnseenSteps(optimizer)
         self._evaluation: Evaluation | None = None
         self._closed = False
         lifetime.claim(model)
@@ -327,6 +328,8 @@ class Monitor:
 
     def _training_batch(self, labels: Tensor) -> Batch:
         step = self._step
+        if step is not None and self._unseen.are_there():
+            self._problems.warn("no step", self._unseen.MESSAGE)
         if step is not None and step.gradients.began and self._model.gradients_were_dropped():
             step.gradients.release()
             step = None  # its gradients were thrown away, as a GradScaler does that finds an inf: no step came of it
@@ -394,6 +397,7 @@ class Monitor:
 
     def _after_step(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
         step, self._step = self._step, None
+        self._unseen.seen()
         self._batches_before = None if step is None else step.batches
         try:
             with self._stopwatch, self._problems.contained("recording a step"):
