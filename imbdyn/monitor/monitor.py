@@ -348,7 +348,7 @@ class Monitor:
         if step.read_logits:
             check_values(labels, self._num_classes, self._ignore_index)
         watched = step.sampled and step.gradients.has_room()
-        features = self._model.feature_watch() if watched and self._model.classifier_weight is None else None
+        features = self._model.feature_watch() if watched and not self._model.knows_classifier() else None
         return Batch(
             self,
             labels,
