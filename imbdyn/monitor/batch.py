@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from threading import get_ident
 from types import TracebackType
 from typing import Protocol
 
@@ -53,6 +54,8 @@ class Batch:
         self.watched: WatchedBatch | None = None
         """What is read of them, once the batch is entered."""
         self.features = features
+        self.thread = get_ident()
+        """In which the model runs for it; what it does in others (serving, say) is not of the batch."""
         self._owner = owner
         self.modes = ExitStack() if watched or features is not None else None
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Literal
 
@@ -368,7 +369,7 @@ class Monitor:
     def after_forward(self, output: Any) -> None:
         """Remember the logits of a forward pass (called by the hook on the model)."""
         batch = self._batch
-        if batch is None:
+        if batch is None or batch.thread != get_ident():
             return
         if batch.wants_logits:
             with self._stopwatch:
