@@ -49,5 +49,5 @@ def class_gradients(
         )
         for name, gradient in zip(parameters, of_class, strict=True):
             if gradient is not None:
-                gradients[name][c] = gradient
+                gradients[name][c] = gradient.to_dense() if gradient.is_sparse else gradient
     return gradients

@@ -39,6 +39,10 @@ def check_arguments(
             raise ValueError(f"class_names must have num_classes={num_classes} names, got {len(class_names)}")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError("LBFGS runs the model several times inside one step; imbdyn cannot tell its steps apart")
+    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        raise ValueError(
+            f"{type(optimizer).__name__} wraps an optimizer and has no step hooks itself: give Monitor the one inside"
+        )
     own = {id(p) for p in model.parameters()}
     if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
         raise ValueError("the optimizer holds no parameter of this model: its steps would say nothing about it")

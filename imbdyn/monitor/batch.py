@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from threading import get_ident
 from types import TracebackType
 from typing import Protocol
 
@@ -53,6 +54,8 @@ class Batch:
         self.watched: WatchedBatch | None = None
         """What is read of them, once the batch is entered."""
         self.features = features
+        self.thread = get_ident()
+        """In which the model runs for it; what it does in others (serving, say) is not of the batch."""
         self._owner = owner
         self.modes = ExitStack() if watched or features is not None else None
 
@@ -67,6 +70,14 @@ class Batch:
         if self.modes is not None:
             self.modes.close()
         self._owner.leave_batch(self, completed=error is None)
+
+
+@torch.compiler.disable
+def refuse_compiled() -> None:
+    """Raise RuntimeError, at the time when the compiled function runs: its compiler may be in it now."""
+    raise RuntimeError(
+        "monitor.batch(...) inside of a function that torch.compile compiles: put it around the call of that function"
+    )
 
 
 class BatchOwner(Protocol):

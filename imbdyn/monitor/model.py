@@ -104,8 +104,23 @@ class WatchedModel:
         """Return the parameter of that name."""
         return self.inner.get_parameter(name)
 
+    def knows_classifier(self) -> bool:
+        """Whether the classifier was found and is still there: where the head was changed it is to be found anew."""
+        weight, bias = (name and self._find(name) for name in (self.classifier_weight, self.classifier_bias))
+        gone = weight is None or not is_classifier(weight, self._num_classes)
+        if gone or (bias is None and self.classifier_bias is not None):
+            self.classifier_weight = self.classifier_bias = None
+        return self.classifier_weight is not None
+
+    def _find(self, name: str) -> nn.Parameter | None:
+        try:
+            return self.parameter(name)
+        except AttributeError:
+            return None
+
     def feature_watch(self) -> FeatureWatch:
         """Return a mode that reads the classifier's input, and finds the classifier if it is not known."""
+        self.knows_classifier()
         self._feature_watch.begin({id(p): name for name, p in self.inner.named_parameters()}, self.classifier_weight)
         return self._feature_watch
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Literal
 
@@ -14,18 +15,18 @@ from torch import Tensor, nn
 
 from imbdyn.monitor import lifetime, outputs, ranks
 from imbdyn.monitor.arguments import check_arguments
-from imbdyn.monitor.batch import Batch
+from imbdyn.monitor.batch import Batch, refuse_compiled
 from imbdyn.monitor.cadence import Cadence
 from imbdyn.monitor.clocks import clock_of
 from imbdyn.monitor.evaluation import Evaluation
 from imbdyn.monitor.gradients import StepGradients
 from imbdyn.monitor.labels import check_form, check_values
 from imbdyn.monitor.model import WatchedModel
+from imbdyn.monitor.optimizer_steps import StepHooks, UnseenSteps
 from imbdyn.monitor.problems import Problems
 from imbdyn.monitor.reading import GradientReading
 from imbdyn.monitor.recorder import Recorder, SampledStep
 from imbdyn.monitor.step import OptimizerStep
-from imbdyn.monitor.step_hooks import StepHooks
 from imbdyn.monitor.stopwatch import Stopwatch
 from imbdyn.monitor.watching import Watching
 from imbdyn.monitor.weights_before import WeightsBefore
@@ -57,7 +58,8 @@ class Monitor:
     Args:
         model: any module whose output is logits [N, C], or has them as `.logits`. DistributedDataParallel is passed
             over: names are those of the module in it, and the class gradients are those of this rank's own batches.
-        optimizer: its steps are the steps of the trace. LBFGS, which runs the model inside a step, is refused.
+        optimizer: its steps are the steps of the trace: the one whose step() is called, not a wrapper around it. LBFGS,
+            which runs the model inside a step, is refused.
         num_classes: C, at least 2.
         out: folder of the trace; must not exist or be empty, unless `force`. Or a URI (s3://, gs://, hdfs://): what is
             not sent yet waits on this machine, in the folder that run.json names under "staging".
@@ -113,10 +115,20 @@ class Monitor:
         self._stopwatch = Stopwatch(self._cadence.spend)
         self._batch: Batch | None = None
         self._step: OptimizerStep | None = None
+        self._unseen = UnseenSteps(optimizer)
         self._evaluation: Evaluation | None = None
         self._closed = False
         lifetime.claim(model)
+        self._hooks: list[Callable[[], None]] = []
         try:
+            self._hooks += [outputs.follow(model, self)]
+            self._step_hooks = StepHooks(
+                optimizer,
+                moved=self._weights_if_sampled,
+                gradients=partial(self._read_gradients, optimizer),
+                done=self._after_step,
+            )
+            self._hooks += [self._step_hooks.remove]
             self._recorder = Recorder(
                 TraceWriter(out, force=force, resume=resume, rank=ranks.rank(), run_id=ranks.run_id()),
                 self._model,
@@ -129,15 +141,8 @@ class Monitor:
                 config=config,
             )
         except BaseException:
-            lifetime.closed(self, model)
+            self._end_hooks()
             raise
-        self._step_hooks = StepHooks(
-            optimizer,
-            moved=self._weights_if_sampled,
-            gradients=partial(self._read_gradients, optimizer),
-            done=self._after_step,
-        )
-        self._unfollow = outputs.follow(model, self)
         lifetime.opened(self)
 
     @property
@@ -167,7 +172,10 @@ class Monitor:
             TypeError: if `labels` is neither of these.
             ValueError: if a label is no class, or a row no shares (the message names the row). Labels on a GPU are not
                 looked at, since that would wait for it, nor are those of a step that is not read.
+            RuntimeError: inside of a function that torch.compile compiles; around its call all is well.
         """
+        if torch.compiler.is_compiling():
+            refuse_compiled()
         if self._closed:
             raise ValueError("this Monitor is closed")
         if self._batch is not None:
@@ -232,9 +240,7 @@ class Monitor:
         if self._closed:
             return
         self._closed = True
-        self._unfollow()
-        self._step_hooks.remove()
-        lifetime.closed(self, self._model.module)
+        self._end_hooks()
         try:
             with self._stopwatch:
                 self._close_window()
@@ -244,6 +250,11 @@ class Monitor:
         finally:
             with self._problems.contained("writing the trace"):
                 self._recorder.close(status)
+
+    def _end_hooks(self) -> None:
+        for end in self._hooks:
+            end()
+        lifetime.closed(self, self._model.module)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what belongs into a checkpoint beside the model's and the optimizer's: plain numbers, lists and names.
@@ -326,6 +337,8 @@ class Monitor:
 
     def _training_batch(self, labels: Tensor) -> Batch:
         step = self._step
+        if step is not None and self._unseen.are_there():
+            self._problems.warn("no step", self._unseen.MESSAGE)
         if step is not None and step.gradients.began and self._model.gradients_were_dropped():
             step.gradients.release()
             step = None  # its gradients were thrown away, as a GradScaler does that finds an inf: no step came of it
@@ -344,7 +357,7 @@ class Monitor:
         if step.read_logits:
             check_values(labels, self._num_classes, self._ignore_index)
         watched = step.sampled and step.gradients.has_room()
-        features = self._model.feature_watch() if watched and self._model.classifier_weight is None else None
+        features = self._model.feature_watch() if watched and not self._model.knows_classifier() else None
         return Batch(
             self,
             labels,
@@ -364,7 +377,7 @@ class Monitor:
     def after_forward(self, output: Any) -> None:
         """Remember the logits of a forward pass (called by the hook on the model)."""
         batch = self._batch
-        if batch is None:
+        if batch is None or batch.thread != get_ident():
             return
         if batch.wants_logits:
             with self._stopwatch:
@@ -402,6 +415,7 @@ class Monitor:
 
     def _after_step(self) -> None:
         step, self._step = self._step, None
+        self._unseen.seen()
         self._batches_before = None if step is None else step.batches
         try:
             with self._stopwatch, self._problems.contained("recording a step"):

@@ -56,7 +56,10 @@ def why_unseen(module: nn.Module) -> str:
     """Return the sentence for a batch in which no output of `module` was seen."""
     if is_compiled_in_place(module) and not isinstance(module._compiled_call_impl, CompiledForward):
         return "model.compile() came after Monitor(model, ...), which then sees no outputs: compile the model before"
-    return "no forward pass of the monitored model was seen inside a monitor.batch(...)"
+    return (
+        "no forward pass of the monitored model was seen inside a monitor.batch(...): none in its thread, or that of a "
+        "copy (an average of its weights, say), or torch.compile has compiled a function around it (compile the model)"
+    )
 
 
 class OutputHook:

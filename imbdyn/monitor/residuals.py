@@ -26,8 +26,10 @@ def warn_of_residuals(step: int, gradients: Gradients, reduced_precision: bool, 
         problems.warn(
             "residual",
             f"the class gradients of {worst} do not sum to its gradient at step {step}: residual "
-            f"{gradients.residual[worst]:.1e} > {threshold:.0e}; part of the gradient comes from outside monitor.batch "
-            "(a penalty on weights, a batch without labels, gradients left over from an earlier step)",
+            f"{gradients.residual[worst]:.1e} > {threshold:.0e}; part of the gradient comes from elsewhere (a penalty, "
+            "a batch without labels, gradients left over from an earlier step), or gradients were thrown away in "
+            "a monitor.batch (zero_grad between two backward passes), or they were changed after the backward pass by "
+            "more than one common factor (clip_grad_value_, clipping by layer, hooks)",
         )
 
 

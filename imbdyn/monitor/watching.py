@@ -101,7 +101,11 @@ class Watching:
                 "sampled steps run without it from now on",
             )
         else:
-            self.plan.refuse(tuple(names), "its rows did not come in the backward pass: no watched function shows them")
+            self.plan.refuse(
+                tuple(names),
+                "its rows did not come in the backward pass: no watched function shows them, or torch.autograd.grad "
+                "made its gradient",
+            )
 
     def end(self) -> None:
         """End what a batch began; its gradients may still come."""

@@ -207,7 +207,7 @@ class Unmixed:
 def _probe(values: Tensor) -> Tensor:
     """A sum that no symmetry of the network makes constant, as a plain sum may be behind a normalisation."""
     flat = values.reshape(-1).float()
-    return flat @ torch.cos(1.7 * torch.arange(flat.numel(), device=flat.device) + 0.3)
+    return flat @ torch.cos(1.7 * torch.arange(flat.numel(), dtype=flat.dtype, device=flat.device) + 0.3)
 
 
 def _leaves(output: Any) -> Iterator[Tensor]:

@@ -16,6 +16,10 @@ from imbdyn.taps.plan import Plan
 from imbdyn.taps.registry import RULES, function_name
 from imbdyn.taps.uses import Site
 
+_NOT_OF_OUTPUT = (
+    "the model's output does not depend on its result (a penalty, or a forward pass of other samples than the labels')"
+)
+
 
 @dataclass
 class _Candidate:
@@ -135,8 +139,8 @@ class Lesson:
                 self._waiting = True
             elif self._batch > 1:
                 plan.is_value[candidate.key], plan.keeps[candidate.key] = False, False
-                why = "no gradient reaches" if candidate.found.depends else "the model's output does not depend on"
-                reason = f"{function_name(candidate.function)}: {why} its result, so that its rows are nobody's"
+                why = "no gradient reaches its result" if candidate.found.depends else _NOT_OF_OUTPUT
+                reason = f"{function_name(candidate.function)}: {why}, so that its rows are nobody's"
                 plan.unassigned[candidate.key] = reason
                 plan.unreached.update(dict.fromkeys(candidate.names, reason))
                 if candidate.key in plan.unread:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from imbdyn.taps.layout import Layout
 
 _PATIENCE = 4
+#: Of a parameter that has a gradient all the same.
+_NOT_SEEN = "no function was seen with it: a copy was used, as in torch.func, or code that shows none (TorchScript)"
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Plan:
     def why_not(self, name: str) -> str:
         """Return why a parameter is not covered."""
         unclear = any(key.startswith(f"{name}#") for key in (*self.is_value, *self.forced, *self.unread))
-        so_far = "nothing tells yet which of its rows belong to which sample" if unclear else "not used"
+        so_far = "nothing tells yet which of its rows belong to which sample" if unclear else _NOT_SEEN
         return self.refused.get(name) or self.unreached.get(name, so_far)
 
     def refuse(self, names: tuple[str, ...], reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,20 @@ def test_a_gradient_from_elsewhere_is_one_loud_warning(
     residual = open_trace(tmp_path / "run").parameters.set_index("parameter").residual
     assert residual["head.bias"] > 1e-2
     assert residual.drop("head.bias").max() <= FLOAT32
+
+
+def test_class_gradients_by_their_definition_of_an_embedding_with_sparse_gradients() -> None:
+    words, labels = torch.arange(24).view(8, 3) % 7, torch.arange(8) % CLASSES
+    dense = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(12, CLASSES))
+    sparse = copy.deepcopy(dense)
+    sparse[0].sparse = True
+    by_definition = [
+        class_gradients(F.cross_entropy(m(words), labels, reduction="none"), labels, CLASSES, m.named_parameters())
+        for m in (dense, sparse)
+    ]
+    assert by_definition[0]["0.weight"].any()
+    for name, gradient in by_definition[0].items():
+        torch.testing.assert_close(by_definition[1][name], gradient)
 
 
 def test_float64_is_exact_to_float64(network: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path) -> None:

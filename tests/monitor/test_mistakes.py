@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -389,3 +390,25 @@ def test_an_exception_inside_a_batch_leaves_no_mode_on(
             fails(images)
         assert torch.overrides._get_current_function_mode() is None
         train(model, [(images, labels)], optimizer=optimizer, monitor=monitor)
+
+
+@pytest.mark.parametrize("interval", [1, 100], ids=["sampled", "not sampled"])
+def test_a_forward_pass_in_another_thread_is_not_of_the_batch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, tmp_path: Path, interval: int
+) -> None:
+    """As of a server that answers while the model trains: its batch may have any size."""
+    with ThreadPoolExecutor(1) as other, Monitor(model, optimizer, CLASSES, tmp_path, interval=interval) as monitor:
+        for served in (images[:3], images.flip(0)):
+            with monitor.batch(labels):
+                other.submit(model, served).result()
+                F.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        z = model(images)
+        with monitor.evaluate("test"), monitor.batch(labels):
+            other.submit(model, images.flip(0)).result()
+            model(images)
+    trace = open_trace(tmp_path)
+    assert trace.run["problems"] == {}
+    test = trace.steps[trace.steps.split == "test"]
+    assert test.loss.item() == pytest.approx(F.cross_entropy(z, labels).item(), rel=1e-5)

@@ -363,6 +363,65 @@ def test_compile_after_the_monitor_was_made_is_one_clear_warning(tmp_path: Path)
     assert open_trace(tmp_path / "run").run["problems"]["no forward pass"]["times"] == 2
 
 
+def test_a_function_around_the_model_shows_its_outputs_when_it_is_watched(tmp_path: Path) -> None:
+    """And one warning says that on other steps it does not."""
+    model = make("mlp")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    @torch.compile(**QUICK)
+    def loss_of(x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(model(x), y)
+
+    def step(monitor: Monitor, x: Tensor, y: Tensor) -> None:
+        with monitor.batch(y):
+            loss_of(x, y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=2) as monitor:
+        for x, y in batches((24, 24)):
+            step(monitor, x, y)
+        with pytest.warns(ImbdynWarning, match=r"no forward pass .* has compiled a function around it"):
+            step(monitor, x, y)
+    trace = open_trace(tmp_path / "run")
+    assert trace.steps["count"].tolist() == [24, 24, 0]
+    assert trace.parameters.residual.max() <= 1e-5
+    assert trace.run["coverage"]["share"] == 1.0
+
+
+def test_the_compiler_is_kept_out_of_what_an_optimizers_step_sets_off(tmp_path: Path) -> None:
+    """Else it would compile the writing of the trace (half a minute), and warn of its caches."""
+    model = make("mlp")
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+
+    @torch.compile(backend="aot_eager")
+    def step() -> None:
+        optimizer.step()
+
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+        for x, y in batches((24, 24, 24)):
+            with monitor.batch(y):
+                F.cross_entropy(model(x), y).backward()
+            step()
+            optimizer.zero_grad()
+    assert_exact(open_trace(tmp_path / "run"))
+    assert open_trace(tmp_path / "run").parameters.step.nunique() == 3
+
+
+def test_a_batch_inside_of_a_compiled_function_is_one_sentence(tmp_path: Path) -> None:
+    model = make("mlp")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+
+        @torch.compile(backend="aot_eager")
+        def forward_and_backward(x: Tensor, y: Tensor) -> None:
+            with monitor.batch(y):
+                F.cross_entropy(model(x), y).backward()
+
+        with pytest.raises(RuntimeError, match=r"^monitor\.batch\(\.\.\.\) inside of a function that torch\.compile"):
+            forward_and_backward(*batches((24,))[0])
+
+
 def test_closing_gives_the_compiled_call_back(tmp_path: Path) -> None:
     wrapped = torch.compile(make("mlp"), **QUICK)
     in_place = make("mlp")

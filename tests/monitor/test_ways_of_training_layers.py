@@ -165,3 +165,44 @@ def test_an_evaluation_between_the_micro_batches_of_a_step(
     trace = open_trace(tmp_path / "run")
     assert_exact(trace)
     assert_read(trace, expected, step=3)
+
+
+HEADS = {
+    "without a bias": lambda: nn.Linear(8, CLASSES, bias=False),
+    "of two layers": lambda: nn.Sequential(nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, CLASSES)),
+    "another layer by its name": lambda: nn.Linear(8, 7),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_that_is_changed_during_a_run(images: Tensor, labels: Tensor, tmp_path: Path, head: str) -> None:
+    torch.manual_seed(0)
+    model = NormalisedCnn()
+    model.last = nn.Identity()
+    forward = model.forward
+    model.forward = lambda x: model.last(forward(x))
+    optimizer = torch.optim.SGD(model.parameters(), lr=STILL)
+    with Monitor(model, optimizer, CLASSES, tmp_path / "run", interval=1) as monitor:
+        for number in range(1, 5):
+            if number == 3:
+                model.head = HEADS[head]()
+                if head.startswith("another"):
+                    model.last = nn.Linear(7, CLASSES)
+                optimizer.add_param_group({"params": [*model.head.parameters(), *model.last.parameters()]})
+            step(monitor, model, optimizer, images, labels)
+            with monitor.evaluate("test"), torch.no_grad(), monitor.batch(labels):
+                model(images)
+    trace = open_trace(tmp_path / "run")
+    assert_exact(trace)
+    names = {name for name, _ in model.named_parameters()}
+    assert read_in(trace, 3) == read_in(trace, 4) == names
+    classifier = {"without a bias": "head", "of two layers": "head.2", "another layer by its name": "last"}[head]
+    assert trace.run["classifier"] == classifier
+    assert trace.features[trace.features.split == "test"].layer.tolist() == ["head", "head", classifier, classifier]
+    rows = trace.classifier[(trace.classifier.split == "train") & (trace.classifier.step >= 3)]
+    assert rows.groupby("step").class_id.apply(list).tolist() == [list(range(CLASSES))] * 2
+    weight = model.get_parameter(f"{classifier}.weight").detach()
+    for number in (3, 4):
+        read = rows[rows.step == number].row_norm.to_numpy()
+        assert read == pytest.approx(weight.norm(dim=1).numpy(), rel=1e-5)
+    assert rows.bias.isna().all() == (head == "without a bias")

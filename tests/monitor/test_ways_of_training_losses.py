@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch.nn.functional as F
 from networks import Mlp
 from torch import Tensor, nn
 from ways import CLASSES, assert_exact, assert_read, by_loss, of_cross_entropy, one_step
+
+from imbdyn import ImbdynWarning
 
 
 @pytest.fixture
@@ -177,3 +180,76 @@ def test_gradients_that_a_penalty_asks_for_are_not_counted(
     trace = one_step(model, labels, backward, tmp_path / "run")
     assert_exact(trace)
     assert_read(trace, expected, step=3)
+
+
+def clipped_by_value(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    F.cross_entropy(model(x), y).backward()
+    nn.utils.clip_grad_value_(model.parameters(), 0.01)
+
+
+def adversarial(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    shift = torch.zeros_like(x, requires_grad=True)
+    F.cross_entropy(model(x + shift), y).backward()
+    model.zero_grad()
+    assert shift.grad is not None
+    F.cross_entropy(model(x + shift.grad.sign()), y).backward()
+
+
+@pytest.mark.parametrize(
+    ("backward", "cause"),
+    [
+        (clipped_by_value, r"more than one common factor \(clip_grad_value_"),
+        (adversarial, r"thrown away in a monitor\.batch \(zero_grad between two backward passes\)"),
+    ],
+    ids=["clipping by value", "adversarial steps"],
+)
+def test_gradients_that_are_not_what_came_back_are_one_warning_that_names_the_cause(
+    model: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path, backward: Any, cause: str
+) -> None:
+    with pytest.warns(ImbdynWarning, match=rf"do not sum to its gradient at step 1.*{cause}"):
+        trace = one_step(model, labels, lambda: backward(model, images, labels), tmp_path / "run")
+    assert trace.run["problems"]["residual"]["times"] == 3
+    assert trace.parameters.groupby("step").residual.max().min() > 1e-4
+
+
+def penalised(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    (F.cross_entropy(model(x), y) + 0.1 * sum(p.square().sum() for p in model.parameters())).backward()
+
+
+def with_unlabelled(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    (F.cross_entropy(model(x), y) + model(x[:7].flip(3)).square().mean()).backward()
+
+
+def by_grad(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    gradients = torch.autograd.grad(F.cross_entropy(model(x), y), list(model.parameters()))
+    for p, gradient in zip(model.parameters(), gradients, strict=True):
+        p.grad = gradient
+
+
+def functionally(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    def loss_of(parameters: dict[str, Tensor]) -> Tensor:
+        return F.cross_entropy(torch.func.functional_call(model, parameters, (x,)), y)
+
+    gradients = torch.func.grad(loss_of)({name: p.detach() for name, p in model.named_parameters()})
+    for name, p in model.named_parameters():
+        p.grad = gradients[name]
+
+
+@pytest.mark.parametrize(
+    ("backward", "reason"),
+    [
+        (penalised, "the model's output does not depend on its result (a penalty, or"),
+        (with_unlabelled, "a forward pass of other samples than the labels'), so that its rows are nobody's"),
+        (by_grad, "or torch.autograd.grad made its gradient"),
+        (functionally, "a copy was used, as in torch.func"),
+    ],
+    ids=["penalty", "unlabelled samples", "torch.autograd.grad", "torch.func"],
+)
+def test_gradients_that_cannot_be_read_have_a_reason_that_names_the_cause(
+    model: nn.Module, images: Tensor, labels: Tensor, tmp_path: Path, backward: Any, reason: str
+) -> None:
+    with pytest.warns(ImbdynWarning, match=r"^class gradients cover 0\.0% .*" + re.escape(reason)):
+        trace = one_step(model, labels, lambda: backward(model, images, labels), tmp_path / "run")
+    assert trace.class_gradients.empty
+    assert all(reason in about["reason"] for about in trace.run["coverage"]["parameters"].values())
+    assert trace.steps["count"].sum() >= 3 * len(labels)

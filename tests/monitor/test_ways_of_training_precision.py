@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from loops import monitored
 from networks import Mlp
 from torch import Tensor, nn
-from ways import CLASSES, NormalisedCnn, VisionTransformer, assert_same_class_gradients, one_step
+from ways import CLASSES, NormalisedCnn, VisionTransformer, assert_exact, assert_same_class_gradients, one_step
 
 from imbdyn import Monitor, Trace, open_trace
 from imbdyn.monitor.residuals import THRESHOLD_REDUCED
@@ -138,3 +139,17 @@ def test_a_model_in_reduced_precision(images: Tensor, labels: Tensor, tmp_path: 
         model, labels, lambda: F.cross_entropy(model(images.to(dtype)).float(), labels).backward(), tmp_path / "run"
     )
     assert_reduced(trace)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_whatever_the_default_type_is(images: Tensor, labels: Tensor, tmp_path: Path, dtype: torch.dtype) -> None:
+    """A model in the default type, and one that is not."""
+    torch.set_default_dtype(dtype)
+    try:
+        for out, of_model in (("of default", dtype), ("float32", torch.float32)):
+            torch.manual_seed(0)
+            model = VisionTransformer().to(of_model)
+            trace = monitored(model, [(images.to(of_model), labels)] * 3, tmp_path / out)
+            assert_exact(trace, residual=THRESHOLD_REDUCED if of_model is torch.bfloat16 else 1e-5)
+    finally:
+        torch.set_default_dtype(torch.float32)
