@@ -72,7 +72,7 @@ class Batch:
         self._owner.leave_batch(self, completed=error is None)
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def refuse_compiled() -> None:
     """Raise RuntimeError, at the time when the compiled function runs: its compiler may be in it now."""
     raise RuntimeError(

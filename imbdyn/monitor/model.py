@@ -106,15 +106,15 @@ class WatchedModel:
 
     def knows_classifier(self) -> bool:
         """Whether the classifier was found and is still there: where the head was changed it is to be found anew."""
-        weight, bias = (name and self._find(name) for name in (self.classifier_weight, self.classifier_bias))
+        weight, bias = self._find(self.classifier_weight), self._find(self.classifier_bias)
         gone = weight is None or not is_classifier(weight, self._num_classes)
         if gone or (bias is None and self.classifier_bias is not None):
             self.classifier_weight = self.classifier_bias = None
         return self.classifier_weight is not None
 
-    def _find(self, name: str) -> nn.Parameter | None:
+    def _find(self, name: str | None) -> nn.Parameter | None:
         try:
-            return self.parameter(name)
+            return None if name is None else self.parameter(name)
         except AttributeError:
             return None
 
