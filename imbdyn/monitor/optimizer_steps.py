@@ -45,7 +45,7 @@ class StepHooks:
         self._done = done
         self._depth = 0
         self._in_closure = False
-        # as zero_grad() does: before, step() has no hooks in classes that pass over Optimizer.__init__ (timm's Lookahead)
+        # as zero_grad() does; before, a class that passes over Optimizer.__init__ (timm's Lookahead) has no hooks
         if not hasattr(optimizer, "_zero_grad_profile_name"):
             optimizer._patch_step_function()
         # torch.compile is kept out of them where it compiles the optimizer's step
