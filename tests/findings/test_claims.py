@@ -55,6 +55,15 @@ class TestAlikeWhenBalanced:
         assert found.value == pytest.approx(0.1)
         assert found.upper == pytest.approx(0.1 + half)
 
+    def test_many_classes_that_are_alike_do_not_refute_it(self, tmp_path: Path) -> None:
+        recall = np.random.default_rng(0).binomial(20, 0.7, 100) / 20  # all of the same probability
+        found = alike_when_balanced(write_trace(tmp_path / "run", [20] * 100, [[r] * EPOCHS for r in recall]))
+        assert found.value == pytest.approx(0.95 - 0.4)
+        assert found.verdict == "not decided"
+        # Dunn (1961): alpha / 2 over the 4,950 differences of two of 100 classes, 1 - Phi(4.415) = 0.025 / 4,950
+        half = 4.415 * ((0.95 * 0.05 + 0.4 * 0.6) / 20) ** 0.5
+        assert found.lower == pytest.approx(0.55 - half, abs=1e-5)
+
     def test_unequal_counts_say_nothing(self, tmp_path: Path) -> None:
         found = alike_when_balanced(write_trace(tmp_path / "run", [6] * 5 + [120] * 5, LEARNED))
         assert (found.value, found.verdict) == (None, "not decided")
