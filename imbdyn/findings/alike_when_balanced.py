@@ -9,6 +9,9 @@ most extreme of K classes, so it is one of the K (K - 1) / 2 intervals that hold
 100 equal classes of 20 samples, the two furthest apart differ by 0.5 by chance. It holds for one seed: other weights
 may order the classes otherwise.
 
+Recall on the training data says nothing on what was learned where labels are only memorised. Where the mean recall on
+held-out data is at the end not above chance, 1/K for whatever guesses without looking, nothing is decided.
+
 Source: arXiv 2605.24908, claim 1. The measure and its threshold are ours; the paper's own could not be read.
 """
 
@@ -23,7 +26,8 @@ import numpy as np
 from imbdyn.findings.contrast import defined, finite
 from imbdyn.findings.finding import Finding, by_interval
 from imbdyn.findings.groups import UNTRAINED, class_counts, class_names, is_balanced
-from imbdyn.findings.recall import LEARNED, epoch_ends, recall_curves, train_split
+from imbdyn.findings.intervals import combine, wilson
+from imbdyn.findings.recall import LEARNED, epoch_ends, final, held_out_split, recall_curves, train_split
 
 if TYPE_CHECKING:
     from imbdyn.trace import Trace
@@ -49,6 +53,8 @@ def alike_when_balanced(trace: Trace, contrast: Mapping[str, Trace] | None = Non
         sentence = "The classes of this run have unequal counts, so it says nothing on balanced data."
     elif curves.empty or float(curves.iloc[-1].mean()) < LEARNED:
         sentence = f"Too little was learned to compare classes: the mean train recall ends below {LEARNED:.0%}."
+    elif (memorised := _only_memorised(trace)) is not None:
+        sentence = memorised
     else:
         area = curves.mean()
         deviation = np.sqrt(curves * (1 - curves) / counts.where(counts > 0)).mean().to_numpy()
@@ -84,6 +90,25 @@ def alike_when_balanced(trace: Trace, contrast: Mapping[str, Trace] | None = Non
         by_class=finite(curves.mean()) if value is not None else None,
         beside={name: defined(_spread(other)) for name, other in contrast.items()} if contrast else None,
         sentence=sentence,
+    )
+
+
+def _only_memorised(trace: Trace) -> str | None:
+    """Say that recall on held-out data is that of chance, or return None if it is more, or not known."""
+    split = held_out_split(trace)
+    if split is None:
+        return None
+    curves, counts = recall_curves(trace, split)
+    seen = [] if curves.empty else [c for c in curves if counts[c].iloc[-1] > 0]
+    if len(seen) < 2:
+        return None
+    chance = 1 / len(seen)
+    recall = combine([chance] * len(seen), [wilson(final(curves, c), int(final(counts, c))) for c in seen])
+    if recall.lower > chance:
+        return None
+    return (
+        f"Nothing was learned beyond the training samples: the mean recall on held-out data ends at {recall.value:.2f} "
+        f"[{recall.lower:.2f}, {recall.upper:.2f}], that of chance is {chance:.2f}."
     )
 
 

@@ -64,6 +64,13 @@ class TestAlikeWhenBalanced:
         half = 4.415 * ((0.95 * 0.05 + 0.4 * 0.6) / 20) ** 0.5
         assert found.lower == pytest.approx(0.55 - half, abs=1e-5)
 
+    def test_labels_that_are_only_memorised_do_not_support_it(self, tmp_path: Path) -> None:
+        found = alike_when_balanced(write_trace(tmp_path / "chance", [500] * 10, LEARNED, [0.1] * 10))
+        assert (found.value, found.verdict) == (None, "not decided")
+        assert "mean recall on held-out data ends at 0.10" in found.sentence
+        found = alike_when_balanced(write_trace(tmp_path / "above", [500] * 10, LEARNED, [0.2] * 10))
+        assert (found.value, found.verdict) == (0.0, "supported")
+
     def test_unequal_counts_say_nothing(self, tmp_path: Path) -> None:
         found = alike_when_balanced(write_trace(tmp_path / "run", [6] * 5 + [120] * 5, LEARNED))
         assert (found.value, found.verdict) == (None, "not decided")
