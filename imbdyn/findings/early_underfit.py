@@ -96,7 +96,7 @@ def _missing(group: Groups, curves: pd.DataFrame, reference: pd.DataFrame | None
     """Say why no lag is defined, or return None if it is."""
     unseen = [c for c in group.rare if c not in curves or curves[c].isna().all()]
     if unseen:
-        return f"{len(unseen)} of the {len(group.rare)} rare classes have no train recall: no sample of them was seen."
+        return f"{len(unseen)} of the {len(group.rare)} rare classes have no train recall: no sample of them was read."
     late = [c for c in group.others if c not in curves or epoch_learned(curves[c]) is None]
     if late:
         return f"{len(late)} of the {len(group.others)} other classes never reached {LEARNED:.0%} train recall."

@@ -193,8 +193,25 @@ class TestLateOverfit:
         rows = [class_rows(10, split, epoch=1, accuracy=[1.0, 0.5]) for split in ("train", "test")]
         found = late_overfit(write_rows(tmp_path / "run", [6, 120, 120], rows, rare=[0]))
         assert found.sentence == (
-            "1 of 3 classes have no recall on training data in epoch 1, the last with both: no sample of them was seen."
+            "1 of 3 classes have no recall on training data in epoch 1, the last with both: no sample of them was read"
+            ': evaluate "train_eval".'
         )
+
+    def test_training_samples_that_were_not_read_widen_the_interval(self, tmp_path: Path) -> None:
+        def of(read: list[int]) -> Finding:
+            rows = [
+                class_rows(10, "train", epoch=1, accuracy=[1.0, 1.0], count=read),
+                class_rows(10, "test", epoch=1, accuracy=[0.7, 0.9], count=1000),
+            ]
+            return late_overfit(write_rows(tmp_path / str(read[0]), [6, 120], rows, rare=[0]))
+
+        whole, budgeted = of([6, 120]), of([2, 120])
+        assert (whole.verdict, budgeted.verdict) == ("supported", "not decided")
+        assert whole.value == budgeted.value == pytest.approx(0.2)
+        # Wilson's lower limit of n of n is n / (n + z^2); 2 of 6 without replacement count as 2 * 5 / 4 samples
+        below = 1 - 2.5 / (2.5 + 1.959964**2)
+        assert whole.lower is not None
+        assert budgeted.lower == pytest.approx(0.2 - ((0.2 - whole.lower) ** 2 + below**2) ** 0.5)
 
 
 def test_the_control_says_what_scarcity_alone_does(tmp_path: Path) -> None:
@@ -278,4 +295,4 @@ def test_rare_classes_without_a_training_sample_are_not_late(tmp_path: Path) -> 
     )
     found = early_underfit(trace)
     assert (found.value, found.verdict) == (None, "not decided")
-    assert found.sentence == "1 of the 1 rare classes have no train recall: no sample of them was seen."
+    assert found.sentence == "1 of the 1 rare classes have no train recall: no sample of them was read."
