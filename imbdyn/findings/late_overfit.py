@@ -119,6 +119,12 @@ def late_overfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | No
     )
 
 
+def mean_gap(trace: Trace, classes: Sequence[int]) -> Interval | None:
+    """Return the mean gap of some classes at the last epoch with both splits; None if one has no recall there."""
+    gaps = _gaps(trace, Groups(list(classes), [], "")) if classes else None
+    return None if gaps is None else _combined(gaps.terms(classes, 1.0))
+
+
 def _gaps(trace: Trace, group: Groups) -> _Gaps | None:
     """Read the last epoch of a run that has both splits; None if there is none, or a class has no recall there."""
     (train, read), (test, counts) = _both(trace)
