@@ -27,7 +27,7 @@ from imbdyn.findings.contrast import defined, finite
 from imbdyn.findings.finding import Finding, by_interval
 from imbdyn.findings.groups import UNTRAINED, class_counts, class_names, is_balanced
 from imbdyn.findings.intervals import combine, wilson
-from imbdyn.findings.recall import LEARNED, epoch_ends, final, held_out_split, recall_curves, train_split
+from imbdyn.findings.recall import LEARNED, NO_EPOCHS, epoch_ends, final, held_out_split, recall_curves, train_split
 
 if TYPE_CHECKING:
     from imbdyn.trace import Trace
@@ -51,7 +51,9 @@ def alike_when_balanced(trace: Trace, contrast: Mapping[str, Trace] | None = Non
         sentence = UNTRAINED
     elif not is_balanced(trace):
         sentence = "The classes of this run have unequal counts, so it says nothing on balanced data."
-    elif curves.empty or float(curves.iloc[-1].mean()) < LEARNED:
+    elif curves.empty:
+        sentence = NO_EPOCHS
+    elif float(curves.iloc[-1].mean()) < LEARNED:
         sentence = f"Too little was learned to compare classes: the mean train recall ends below {LEARNED:.0%}."
     elif (memorised := _only_memorised(trace)) is not None:
         sentence = memorised

@@ -27,7 +27,15 @@ from imbdyn.findings.contrast import DELTA, contrast
 from imbdyn.findings.finding import Finding, Verdict
 from imbdyn.findings.groups import Groups, groups, nothing_to_compare
 from imbdyn.findings.randomisation import randomisation_p
-from imbdyn.findings.recall import LEARNED, area_between, epoch_ends, epoch_learned, recall_curves, train_split
+from imbdyn.findings.recall import (
+    LEARNED,
+    NO_EPOCHS,
+    area_between,
+    epoch_ends,
+    epoch_learned,
+    recall_curves,
+    train_split,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,6 +102,8 @@ def early_underfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | 
 
 def _missing(group: Groups, curves: pd.DataFrame, reference: pd.DataFrame | None) -> str | None:
     """Say why no lag is defined, or return None if it is."""
+    if curves.empty:
+        return NO_EPOCHS
     unseen = [c for c in group.rare if c not in curves or curves[c].isna().all()]
     if unseen:
         return f"{len(unseen)} of the {len(group.rare)} rare classes have no train recall: no sample of them was read."

@@ -119,8 +119,9 @@ def groups(trace: Trace) -> Groups:
     label = ("few-shot, fewer than 20", "medium-shot, 20 to 100", "many-shot")[lowest]
     unseen = len(counts) - len(seen)
     left_out = f"; classes without any are left out ({unseen})" if unseen else ""
+    of_all = "; counts are of the whole run, as monitor.epoch was not set" if _counted_throughout(trace) else ""
     rule = f"{label} samples (Liu et al. 2019)" if rare else f"no class, as all are {label}"
-    return _split(counts, rare, rule + left_out)
+    return _split(counts, rare, rule + left_out + of_all)
 
 
 def shown_groups(trace: Trace) -> list[tuple[str, list[int]]]:
@@ -141,6 +142,17 @@ def shown_groups(trace: Trace) -> list[tuple[str, list[int]]]:
         labelled = [(label, [c for c in seen if _shot(counts[c]) == shot]) for shot, label in enumerate(_SHOTS)]
     labelled.append(("unseen, none", unseen))
     return [(label, classes) for label, classes in labelled if classes]
+
+
+def _counted_throughout(trace: Trace) -> bool:
+    """Whether the counts are of all training steps, of perhaps many epochs, as the run does not say its epochs."""
+
+    def no_epoch() -> bool:
+        rows = trace.classes
+        epochs = rows.loc[rows["split"] == "train", "epoch"]
+        return len(epochs) > 0 and bool(epochs.isna().all())
+
+    return "class_counts" not in configuration(trace) and trace.kept("no epoch is said", no_epoch)
 
 
 def _shot(count: int) -> int:
