@@ -121,6 +121,8 @@ def groups(trace: Trace) -> Groups:
     left_out = f"; classes without any are left out ({unseen})" if unseen else ""
     of_all = "; counts are of the whole run, as monitor.epoch was not set" if _counted_throughout(trace) else ""
     rule = f"{label} samples (Liu et al. 2019)" if rare else f"no class, as all are {label}"
+    if not rare and not is_balanced(trace):
+        rule += '; Monitor config={"rare_classes": [...]} names some'
     return _split(counts, rare, rule + left_out + of_all)
 
 
@@ -174,7 +176,11 @@ def nothing_to_compare(trace: Trace) -> str | None:
     if not any(class_counts(trace)):
         return UNTRAINED
     if is_balanced(trace):
-        said = "The classes of this run have equal counts, so it says nothing on imbalance."
+        counts = class_counts(trace)
+        equal = (
+            "equal counts" if max(counts) == min(counts) else f"counts that are alike ({min(counts)} to {max(counts)})"
+        )
+        said = f"The classes of this run have {equal}, so it says nothing on imbalance."
         if "class_counts" in configuration(trace):
             return said
         return f'{said} (As drawn; if a sampler evens them out, give Monitor config={{"class_counts": [...]}}.)'
