@@ -36,6 +36,7 @@ from imbdyn.findings.recall import (
     recall_curves,
     train_split,
 )
+from imbdyn.findings.words import p_is
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,7 +174,7 @@ def _sentence(
     return (
         f"Rare classes reached {LEARNED:.0%} train recall at epoch {bound}{rare:.1f} on average{some}, the others at "
         f"{others:.1f}: a lag of {bound}{rare - others:.1f} epochs{against} "
-        f"({area}; against a lag of {THRESHOLD:g} epoch p = {p_value:.3f}{undecidable})."
+        f"({area}; against a lag of {THRESHOLD:g} epoch {p_is(p_value)}{undecidable})."
     )
 
 

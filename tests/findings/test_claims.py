@@ -89,6 +89,12 @@ class TestEarlyUnderfit:
         assert found.verdict == "supported"
         assert "epoch 9.0 on average, the others at 2.0: a lag of 7.0 epochs against 1.0" in found.sentence
 
+    def test_no_p_value_is_told_as_zero(self, tmp_path: Path) -> None:
+        curves = [curve_reaching(9, EPOCHS)] * 20 + [curve_reaching(1, EPOCHS)] * 20
+        found = early_underfit(write_trace(tmp_path / "run", [6] * 20 + [120] * 20, curves))
+        assert found.p_value == pytest.approx(1 / 10_000)  # of 9,999 draws and the groups as they are
+        assert "against a lag of 1 epoch p < 0.001)" in found.sentence
+
     def test_no_lag_refutes_it(self, tmp_path: Path) -> None:
         found = early_underfit(lagging(tmp_path / "imb", 2, 2), lagging(tmp_path / "bal", 2, 2, [120] * 10))
         assert (found.value, found.verdict) == (0.0, "refuted")
