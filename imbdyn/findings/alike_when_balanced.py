@@ -101,7 +101,7 @@ def _only_memorised(trace: Trace) -> str | None:
     if split is None:
         return None
     curves, counts = recall_curves(trace, split)
-    seen = [] if curves.empty else [c for c in curves if counts[c].iloc[-1] > 0]
+    seen = [] if curves.empty else [int(c) for c in curves.columns if counts[c].iloc[-1] > 0]
     if len(seen) < 2:
         return None
     chance = 1 / len(seen)
