@@ -83,7 +83,6 @@ def alike_when_balanced(trace: Trace, contrast: Mapping[str, Trace] | None = Non
         unit="recall",
         lower=lower,
         upper=upper,
-        null=0.0,
         compared_with="the threshold",
         threshold=THRESHOLD,
         rule=f"supported if the whole interval is at most {THRESHOLD}, refuted if all of it is above",

@@ -137,7 +137,7 @@ def _last(trace: Trace) -> _Last:
 
 def _found(last: _Last, name: str, column: str, claim: str, by_class: dict[int, float]) -> Finding:
     """Return what the four have in common: the value at the last evaluation, by class, and the groups' contrast."""
-    found = Finding(name=name, claim=claim, null=0.0, compared_with="collapse", effect=DELTA if by_class else "")
+    found = Finding(name=name, claim=claim, compared_with="collapse, where it is 0", effect=DELTA if by_class else "")
     value = defined(last.whole.get(column, np.nan))
     if value is None:
         why = f"The last evaluation has no {name}{_not_finite(last)}." if last.whole else _NOTHING

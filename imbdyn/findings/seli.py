@@ -70,8 +70,7 @@ def _distance(trace: Trace, name: str, what: str, pairs: pd.DataFrame, column: s
         name=name,
         claim=f"{what} have the geometry of minimum loss for classes of these sizes (SELI).",
         unit="distance of normalised Gram matrices",
-        null=0.0,
-        compared_with="the SELI of these counts",
+        compared_with="the SELI of these counts, where it is 0",
         effect="distance to the simplex minus distance to SELI: positive if SELI is nearer",
     )
     if pairs.empty:

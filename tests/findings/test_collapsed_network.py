@@ -51,6 +51,7 @@ def test_a_collapsed_network_is_known_in_every_measure(tmp_path: Path) -> None:
     for name in ("nc1", "nc2", "nc3", "nc4", "seli_rows", "seli_means"):
         assert found[name].value == pytest.approx(0, abs=1e-7), name
         assert found[name].steps == (0, 0)
+        assert np.isnan(found[name].null), "0 is where the phenomenon is, not where it is absent"
     assert list(found["nc1"].by_class.values()) == pytest.approx([0.0] * K, abs=1e-12)
     assert list(found["nc3"].by_class.values()) == pytest.approx([1.0] * K)
     assert found["minority_collapse"].value == pytest.approx(-1 / (K - 1))

@@ -282,7 +282,7 @@ def test_a_card_has_a_label_for_what_else_is_known() -> None:
     )
     assert card(finding)["facts"] == [
         ("Compared with", "no collapse"),
-        ("Under the null hypothesis", "0"),
+        ("Without the phenomenon", "0"),
         ("Effect size", "0.8, rare / others"),
         ("Steps", "before the first to 1,300"),
         ("In other runs", "balanced 0.25"),
