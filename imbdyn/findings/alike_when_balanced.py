@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from imbdyn.findings.contrast import defined, finite
-from imbdyn.findings.finding import Finding, by_interval
+from imbdyn.findings.finding import ONE_SEED, Finding, by_interval
 from imbdyn.findings.groups import UNTRAINED, class_counts, class_names, is_balanced
 from imbdyn.findings.intervals import combine, wilson
 from imbdyn.findings.recall import LEARNED, NO_EPOCHS, epoch_ends, final, held_out_split, recall_curves, train_split
@@ -85,7 +85,7 @@ def alike_when_balanced(trace: Trace, contrast: Mapping[str, Trace] | None = Non
         upper=upper,
         compared_with="the threshold",
         threshold=THRESHOLD,
-        rule=f"supported if the whole interval is at most {THRESHOLD}, refuted if all of it is above",
+        rule=f"supported if the whole interval is at most {THRESHOLD}, refuted if all of it is above; {ONE_SEED}",
         verdict=verdict,
         steps=(min(ends), max(ends)) if ends and value is not None else None,
         by_class=finite(curves.mean()) if value is not None else None,

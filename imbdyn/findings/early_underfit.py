@@ -24,7 +24,7 @@ from math import comb
 from typing import TYPE_CHECKING
 
 from imbdyn.findings.contrast import DELTA, contrast
-from imbdyn.findings.finding import Finding, Verdict
+from imbdyn.findings.finding import ONE_SEED, Finding, Verdict
 from imbdyn.findings.groups import Groups, groups, nothing_to_compare
 from imbdyn.findings.randomisation import randomisation_p
 from imbdyn.findings.recall import (
@@ -90,7 +90,9 @@ def early_underfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | 
         null=0.0,
         compared_with="no lag" if balanced is None else "the lag of the same classes in the balanced run",
         threshold=THRESHOLD,
-        rule=f"with p <= {_LEVEL}: supported if the lag is above {THRESHOLD:g} epoch, refuted if it is below",
+        rule=(
+            f"with p <= {_LEVEL}: supported if the lag is above {THRESHOLD:g} epoch, refuted if it is below; {ONE_SEED}"
+        ),
         verdict=verdict,
         effect_size=effect_size,
         effect=f"of the lags, {DELTA}",

@@ -22,7 +22,7 @@ from math import isnan
 from typing import TYPE_CHECKING, NamedTuple
 
 from imbdyn.findings.contrast import DELTA, contrast
-from imbdyn.findings.finding import Finding, Verdict, by_interval
+from imbdyn.findings.finding import ONE_SEED, Finding, Verdict, by_interval
 from imbdyn.findings.groups import Groups, class_counts, groups, nothing_to_compare
 from imbdyn.findings.intervals import Interval, combine, of_some, wilson
 from imbdyn.findings.recall import TRAIN_EVAL, epoch_ends, final, held_out_split, recall_curves, train_split
@@ -107,7 +107,7 @@ def late_overfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | No
         threshold=THRESHOLD,
         rule=(
             f"decided if the rare classes' train recall ends at {FITTED} or more: supported if the whole interval is "
-            f"above {THRESHOLD}, refuted if all of it is below"
+            f"above {THRESHOLD}, refuted if all of it is below; {ONE_SEED}"
         ),
         verdict=verdict,
         effect_size=None if compared is None else compared.delta,

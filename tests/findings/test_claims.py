@@ -260,6 +260,7 @@ def test_claims_compare_the_three_runs(tmp_path: Path) -> None:
     found = claims(traces)
     assert [finding.name for finding in found] == ["alike_when_balanced", "early_underfit", "late_overfit"]
     assert [finding.verdict for finding in found] == ["supported"] * 3
+    assert all(finding.rule.endswith("; other seeds may differ") for finding in found), "they are of one training"
     assert [finding.value for finding in found] == pytest.approx([0.0, 7.0, 0.29])
 
 
