@@ -163,7 +163,7 @@ def _why_no_gaps(trace: Trace | None, group: Groups, of: str = "") -> str:
         )
     classes = [*group.rare, *group.others]
     missing, on = _without_recall(train, classes), "training"
-    hint = "" if train_split(trace) == TRAIN_EVAL else f': evaluate "{TRAIN_EVAL}"'
+    hint = "" if train_split(trace) == TRAIN_EVAL else f'; evaluate "{TRAIN_EVAL}"'
     if not missing:
         hint = ""
         missing, on = _without_recall(test, classes), "held-out"

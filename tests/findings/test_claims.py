@@ -200,7 +200,7 @@ class TestLateOverfit:
         found = late_overfit(write_rows(tmp_path / "run", [6, 120, 120], rows, rare=[0]))
         assert found.sentence == (
             "1 of 3 classes have no recall on training data in epoch 1, the last with both: no sample of them was read"
-            ': evaluate "train_eval".'
+            '; evaluate "train_eval".'
         )
 
     def test_training_samples_that_were_not_read_widen_the_interval(self, tmp_path: Path) -> None:
