@@ -78,7 +78,7 @@ def measures(sources: Sequence[Source], reference: int) -> dict[str, list[Measur
             _measure("Balanced accuracy, held out", ".3f", [_mean_recall(test, None) for test in tests], reference)
         ]
     }
-    for heading, members in (("Rare classes", True), ("Other classes", False)):
+    for heading, members in (("Rare classes", True), ("Classes that are not rare", False)):
         classes = [list(table.index[table["rare"] == members]) for table in tables]
         held_out = [_mean_recall(test, mine) for test, mine in zip(tests, classes, strict=True)]
         train = [_mean(table, "train_recall", mine) for table, mine in zip(tables, classes, strict=True)]

@@ -211,7 +211,7 @@ def test_differences_of_runs_are_computed_from_the_same_curves(traces: list[Trac
 
 def test_measures_are_means_with_intervals_and_differences(traces: list[Trace]) -> None:
     found = measures([Source(trace) for trace in traces], reference=0)
-    assert list(found) == ["All classes", "Rare classes", "Other classes"]
+    assert list(found) == ["All classes", "Rare classes", "Classes that are not rare"]
     rare = {measure.label: measure for measure in found["Rare classes"]}
     held_out = rare["Held-out recall"]
     expected = [factor * full_traces.recall(5, 6, "test")[4:].mean() for factor in (1.0, 1.2)]
@@ -227,6 +227,11 @@ def test_measures_are_means_with_intervals_and_differences(traces: list[Trace]) 
     assert norms.are_ratios
     assert norms.differences[1] is not None
     assert norms.differences[1].value == pytest.approx(1.0)
+
+
+def test_where_no_class_is_rare_none_is_told_as_another(tmp_path: Path) -> None:
+    trace = synthetic_traces.write_trace(tmp_path / "run", [500, 500], [[1.0]] * 2, [0.9, 0.7])
+    assert list(measures([Source(trace)], reference=0)) == ["All classes", "Classes that are not rare"]
 
 
 def test_the_gap_is_that_of_the_last_epoch_with_both_recalls(tmp_path: Path) -> None:
