@@ -98,6 +98,13 @@ def test_effects_are_means_and_trends_slopes_over_the_logarithm_of_the_ratio() -
     assert summary.trend.seeds == 5
 
 
+@pytest.mark.parametrize("constant", [0.1, 0.3, 0.5, 0.7, 5.0])
+def test_equal_values_have_no_trend(constant: float) -> None:
+    summary = found(table(lambda *_: constant))["late_overfit"]
+    assert (summary.trend.value, summary.trend.lower, summary.trend.upper) == (0.0, 0.0, 0.0)
+    assert summary.verdict == "refuted"
+
+
 def test_the_balanced_runs_of_all_ratios_are_one() -> None:
     summary = found(table(growing))["alike_when_balanced"]
     (effect,) = summary.effects

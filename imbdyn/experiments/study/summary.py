@@ -144,7 +144,9 @@ def _trend(rows: pd.DataFrame) -> Effect:
     for _, seed in rows.groupby("seed"):
         x, y = np.log10(seed["ir"].to_numpy(float)), seed["value"].to_numpy(float)
         if not np.isnan(y).any() and np.ptp(x) > 0:
-            slopes.append(float(np.polyfit(x, y, 1)[0]))
+            from_mean = x - x.mean()
+            # from the first value, not from the mean: of equal ones the slope is 0, not the sign of a rounding error
+            slopes.append(float(from_mean @ (y - y[0]) / (from_mean @ from_mean)))
     return _made(None, len(slopes), mean_interval(slopes), None)
 
 
