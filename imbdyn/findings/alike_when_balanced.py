@@ -4,10 +4,11 @@ Definition. A_c = (1/T) sum_t r_c(t) is the mean over the T epochs of class c's 
 under its learning curve. The measure is max_c A_c - min_c A_c, the largest area between the curves of two classes.
 
 Interval. 95%, normal approximation: the variance of A_c is at most ((1/T) sum_t sqrt(r_c(t) (1 - r_c(t)) / n_c))^2, n_c
-its samples, which is reached if all epochs are right or wrong together; those of the two classes add. The two are the
-most extreme of K classes, so it is one of the K (K - 1) / 2 intervals that hold together (Bonferroni; Dunn 1961): of
-100 equal classes of 20 samples, the two furthest apart differ by 0.5 by chance. It holds for one seed: other weights
-may order the classes otherwise.
+its samples, which is reached if all epochs are right or wrong together; those of two classes add. The lower limit is
+the largest one of the K (K - 1) / 2 differences, of intervals that hold together (Bonferroni; Dunn 1961): the two of
+many equal classes that happen to be furthest apart are no evidence. The upper one is the largest of their intervals
+alone: the difference that is truly largest lies below its own. It holds for one seed: other weights may order the
+classes otherwise.
 
 Recall on the training data says nothing on what was learned where labels are only memorised. Where the mean recall on
 held-out data is at the end not above chance, 1/K for whatever guesses without looking, nothing is decided.
@@ -22,11 +23,12 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imbdyn.findings.contrast import defined, finite
 from imbdyn.findings.finding import ONE_SEED, Finding, by_interval
 from imbdyn.findings.groups import UNTRAINED, class_counts, class_names, is_balanced
-from imbdyn.findings.intervals import combine, wilson
+from imbdyn.findings.intervals import Z_95, combine, wilson
 from imbdyn.findings.recall import LEARNED, NO_EPOCHS, epoch_ends, final, held_out_split, recall_curves, train_split
 
 if TYPE_CHECKING:
@@ -62,8 +64,7 @@ def alike_when_balanced(trace: Trace, contrast: Mapping[str, Trace] | None = Non
         deviation = np.sqrt(curves * (1 - curves) / counts.where(counts > 0)).mean().to_numpy()
         slow, fast = int(area.argmin()), int(area.argmax())
         value = float(area.iloc[fast] - area.iloc[slow])
-        half = _quantile_of_pairs(len(area)) * float(np.hypot(deviation[fast], deviation[slow]))
-        lower, upper = max(value - half, 0.0), min(value + half, 1.0)
+        lower, upper = _limits(area.to_numpy(), deviation)
         names = [class_names(trace)[int(class_id)] for class_id in area.index]
         sentence = (
             f"Over the run the mean train recall of two classes differs by {value:.2f} [{lower:.2f}, {upper:.2f}] "
@@ -113,9 +114,14 @@ def _only_memorised(trace: Trace) -> str | None:
     )
 
 
-def _quantile_of_pairs(classes: int) -> float:
-    """Return the normal quantile with which the intervals of all differences of two classes hold together in 95%."""
-    return NormalDist().inv_cdf(1 - 0.05 / max(2, classes * (classes - 1)))
+def _limits(area: NDArray[np.float64], deviation: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the limits of the largest difference of two of K areas [K] with these standard deviations [K]."""
+    classes = len(area)
+    difference, noise = np.subtract.outer(area, area), np.hypot.outer(deviation, deviation)
+    together = NormalDist().inv_cdf(1 - 0.05 / max(2, classes * (classes - 1)))
+    two = ~np.eye(classes, dtype=bool)
+    lower = np.max(difference - together * noise, where=two, initial=0.0)
+    return float(lower), min(1.0, float(np.max(difference + Z_95 * noise, where=two, initial=0.0)))
 
 
 def _spread(trace: Trace) -> float:

@@ -64,6 +64,13 @@ class TestAlikeWhenBalanced:
         half = 4.415 * ((0.95 * 0.05 + 0.4 * 0.6) / 20) ** 0.5
         assert found.lower == pytest.approx(0.55 - half, abs=1e-5)
 
+    def test_many_classes_with_little_between_them_support_it(self, tmp_path: Path) -> None:
+        curves = [[0.9] * EPOCHS] * 99 + [[0.87] * EPOCHS]
+        found = alike_when_balanced(write_trace(tmp_path / "run", [200] * 100, curves))
+        # the largest difference is at most what any of them may be by its own interval: there is no choice to pay for
+        assert found.upper == pytest.approx(0.03 + 1.959964 * ((0.9 * 0.1 + 0.87 * 0.13) / 200) ** 0.5)
+        assert (found.lower, found.verdict) == (0.0, "supported")
+
     def test_labels_that_are_only_memorised_do_not_support_it(self, tmp_path: Path) -> None:
         found = alike_when_balanced(write_trace(tmp_path / "chance", [500] * 10, LEARNED, [0.1] * 10))
         assert (found.value, found.verdict) == (None, "not decided")
