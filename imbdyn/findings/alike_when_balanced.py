@@ -4,8 +4,14 @@ Definition. A_c = (1/T) sum_t r_c(t) is the mean over the T epochs of class c's 
 under its learning curve. The measure is max_c A_c - min_c A_c, the largest area between the curves of two classes.
 
 Interval. 95%, normal approximation: the variance of A_c is at most ((1/T) sum_t sqrt(r_c(t) (1 - r_c(t)) / n_c))^2, n_c
-its samples, which is reached if all epochs are right or wrong together; those of the two classes add. It holds for one
-seed: other weights may order the classes otherwise.
+its samples, which is reached if all epochs are right or wrong together; those of two classes add. The lower limit is
+the largest one of the K (K - 1) / 2 differences, of intervals that hold together (Bonferroni; Dunn 1961): the two of
+many equal classes that happen to be furthest apart are no evidence. The upper one is the largest of their intervals
+alone: the difference that is truly largest lies below its own. It holds for one seed: other weights may order the
+classes otherwise.
+
+Recall on the training data says nothing on what was learned where labels are only memorised. Where the mean recall on
+held-out data is at the end not above chance, 1/K for whatever guesses without looking, nothing is decided.
 
 Source: arXiv 2605.24908, claim 1. The measure and its threshold are ours; the paper's own could not be read.
 """
@@ -13,15 +19,17 @@ Source: arXiv 2605.24908, claim 1. The measure and its threshold are ours; the p
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imbdyn.findings.contrast import defined, finite
-from imbdyn.findings.finding import Finding, by_interval
+from imbdyn.findings.finding import ONE_SEED, Finding, by_interval
 from imbdyn.findings.groups import UNTRAINED, class_counts, class_names, is_balanced
-from imbdyn.findings.intervals import Z_95
-from imbdyn.findings.recall import LEARNED, epoch_ends, recall_curves, train_split
+from imbdyn.findings.intervals import Z_95, combine, wilson
+from imbdyn.findings.recall import LEARNED, NO_EPOCHS, epoch_ends, final, held_out_split, recall_curves, train_split
 
 if TYPE_CHECKING:
     from imbdyn.trace import Trace
@@ -45,15 +53,18 @@ def alike_when_balanced(trace: Trace, contrast: Mapping[str, Trace] | None = Non
         sentence = UNTRAINED
     elif not is_balanced(trace):
         sentence = "The classes of this run have unequal counts, so it says nothing on balanced data."
-    elif curves.empty or float(curves.iloc[-1].mean()) < LEARNED:
+    elif curves.empty:
+        sentence = NO_EPOCHS
+    elif float(curves.iloc[-1].mean()) < LEARNED:
         sentence = f"Too little was learned to compare classes: the mean train recall ends below {LEARNED:.0%}."
+    elif (memorised := _only_memorised(trace)) is not None:
+        sentence = memorised
     else:
         area = curves.mean()
         deviation = np.sqrt(curves * (1 - curves) / counts.where(counts > 0)).mean().to_numpy()
         slow, fast = int(area.argmin()), int(area.argmax())
         value = float(area.iloc[fast] - area.iloc[slow])
-        half = Z_95 * float(np.hypot(deviation[fast], deviation[slow]))
-        lower, upper = max(value - half, 0.0), min(value + half, 1.0)
+        lower, upper = _limits(area.to_numpy(), deviation)
         names = [class_names(trace)[int(class_id)] for class_id in area.index]
         sentence = (
             f"Over the run the mean train recall of two classes differs by {value:.2f} [{lower:.2f}, {upper:.2f}] "
@@ -73,16 +84,44 @@ def alike_when_balanced(trace: Trace, contrast: Mapping[str, Trace] | None = Non
         unit="recall",
         lower=lower,
         upper=upper,
-        null=0.0,
         compared_with="the threshold",
         threshold=THRESHOLD,
-        rule=f"supported if the whole interval is at most {THRESHOLD}, refuted if all of it is above",
+        rule=f"supported if the whole interval is at most {THRESHOLD}, refuted if all of it is above; {ONE_SEED}",
         verdict=verdict,
         steps=(min(ends), max(ends)) if ends and value is not None else None,
         by_class=finite(curves.mean()) if value is not None else None,
         beside={name: defined(_spread(other)) for name, other in contrast.items()} if contrast else None,
         sentence=sentence,
     )
+
+
+def _only_memorised(trace: Trace) -> str | None:
+    """Say that recall on held-out data is that of chance, or return None if it is more, or not known."""
+    split = held_out_split(trace)
+    if split is None:
+        return None
+    curves, counts = recall_curves(trace, split)
+    seen = [] if curves.empty else [int(c) for c in curves.columns if counts[c].iloc[-1] > 0]
+    if len(seen) < 2:
+        return None
+    chance = 1 / len(seen)
+    recall = combine([chance] * len(seen), [wilson(final(curves, c), int(final(counts, c))) for c in seen])
+    if recall.lower > chance:
+        return None
+    return (
+        f"Nothing was learned beyond the training samples: the mean recall on held-out data ends at {recall.value:.2f} "
+        f"[{recall.lower:.2f}, {recall.upper:.2f}], that of chance is {chance:.2f}."
+    )
+
+
+def _limits(area: NDArray[np.float64], deviation: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the limits of the largest difference of two of K areas [K] with these standard deviations [K]."""
+    classes = len(area)
+    difference, noise = np.subtract.outer(area, area), np.hypot.outer(deviation, deviation)
+    together = NormalDist().inv_cdf(1 - 0.05 / max(2, classes * (classes - 1)))
+    two = ~np.eye(classes, dtype=bool)
+    lower = np.max(difference - together * noise, where=two, initial=0.0)
+    return float(lower), min(1.0, float(np.max(difference + Z_95 * noise, where=two, initial=0.0)))
 
 
 def _spread(trace: Trace) -> float:

@@ -56,9 +56,8 @@ def classifier_norms(trace: Trace) -> Finding:
     correlation = spearman([norms[c] for c in norms], [counts[c] for c in norms])
     if correlation is None:
         told = f"; {means}" if means else ""
-        return replace(
-            found, sentence=f"No correlation of row norm and count, as one of them is the same for all{told}."
-        )
+        why = "of two classes it is 1 or -1" if len(norms) == 2 else "as one of them is the same for all"
+        return replace(found, sentence=f"No correlation of row norm and count, {why}{told}.")
     return replace(
         found,
         value=correlation.rho,

@@ -2,7 +2,8 @@
 
 The effect size is Cliff's delta: of all pairs of a rare and another class, the share in which the rare one's value is
 larger minus the share in which it is smaller; 1 and -1 mean that the groups do not overlap. It needs no unit, no
-distribution and no equal group sizes. The p-value is two-sided, twice the smaller one of the randomisation test.
+distribution and no equal group sizes. The p-value is two-sided, twice the smaller one of the randomisation test. Of two
+classes there is none: whichever is the rare one, they differ as much, so that it would always be 1.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Contrast(NamedTuple):
     rare: float
     """Mean over the rare classes that have a value."""
     others: float
-    p_value: float
+    p_value: float | None
     delta: float
 
 
@@ -38,7 +39,8 @@ def contrast(by_class: Mapping[int, float], group: Groups) -> Contrast | None:
     others = [by_class[c] for c in group.others if c in by_class]
     if not rare or not others:
         return None
-    p_value = min(1.0, 2 * min(randomisation_p(rare, others)))
+    several = len(rare) + len(others) > 2
+    p_value = min(1.0, 2 * min(randomisation_p(rare, others))) if several else None
     delta = np.sign(np.subtract.outer(np.asarray(rare), np.asarray(others))).mean()
     return Contrast(float(np.mean(rare)), float(np.mean(others)), p_value, float(delta))
 

@@ -24,10 +24,19 @@ from math import comb
 from typing import TYPE_CHECKING
 
 from imbdyn.findings.contrast import DELTA, contrast
-from imbdyn.findings.finding import Finding, Verdict
+from imbdyn.findings.finding import ONE_SEED, Finding, Verdict
 from imbdyn.findings.groups import Groups, groups, nothing_to_compare
 from imbdyn.findings.randomisation import randomisation_p
-from imbdyn.findings.recall import LEARNED, area_between, epoch_ends, epoch_learned, recall_curves, train_split
+from imbdyn.findings.recall import (
+    LEARNED,
+    NO_EPOCHS,
+    area_between,
+    epoch_ends,
+    epoch_learned,
+    recall_curves,
+    train_split,
+)
+from imbdyn.findings.words import p_is
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +90,9 @@ def early_underfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | 
         null=0.0,
         compared_with="no lag" if balanced is None else "the lag of the same classes in the balanced run",
         threshold=THRESHOLD,
-        rule=f"with p <= {_LEVEL}: supported if the lag is above {THRESHOLD:g} epoch, refuted if it is below",
+        rule=(
+            f"with p <= {_LEVEL}: supported if the lag is above {THRESHOLD:g} epoch, refuted if it is below; {ONE_SEED}"
+        ),
         verdict=verdict,
         effect_size=effect_size,
         effect=f"of the lags, {DELTA}",
@@ -94,9 +105,11 @@ def early_underfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | 
 
 def _missing(group: Groups, curves: pd.DataFrame, reference: pd.DataFrame | None) -> str | None:
     """Say why no lag is defined, or return None if it is."""
+    if curves.empty:
+        return NO_EPOCHS
     unseen = [c for c in group.rare if c not in curves or curves[c].isna().all()]
     if unseen:
-        return f"{len(unseen)} of the {len(group.rare)} rare classes have no train recall: no sample of them was seen."
+        return f"{len(unseen)} of the {len(group.rare)} rare classes have no train recall: no sample of them was read."
     late = [c for c in group.others if c not in curves or epoch_learned(curves[c]) is None]
     if late:
         return f"{len(late)} of the {len(group.others)} other classes never reached {LEARNED:.0%} train recall."
@@ -163,7 +176,7 @@ def _sentence(
     return (
         f"Rare classes reached {LEARNED:.0%} train recall at epoch {bound}{rare:.1f} on average{some}, the others at "
         f"{others:.1f}: a lag of {bound}{rare - others:.1f} epochs{against} "
-        f"({area}; against a lag of {THRESHOLD:g} epoch p = {p_value:.3f}{undecidable})."
+        f"({area}; against a lag of {THRESHOLD:g} epoch {p_is(p_value)}{undecidable})."
     )
 
 

@@ -8,6 +8,9 @@ from typing import Literal
 Verdict = Literal["supported", "refuted", "not decided"]
 Kind = Literal["claim", "phenomenon", "next step"]
 
+#: What the rule of every claim ends with: intervals and tests are of one training, `imbdyn study` repeats it.
+ONE_SEED = "other seeds may differ"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:

@@ -119,8 +119,11 @@ def groups(trace: Trace) -> Groups:
     label = ("few-shot, fewer than 20", "medium-shot, 20 to 100", "many-shot")[lowest]
     unseen = len(counts) - len(seen)
     left_out = f"; classes without any are left out ({unseen})" if unseen else ""
+    of_all = "; counts are of the whole run, as monitor.epoch was not set" if _counted_throughout(trace) else ""
     rule = f"{label} samples (Liu et al. 2019)" if rare else f"no class, as all are {label}"
-    return _split(counts, rare, rule + left_out)
+    if not rare and not is_balanced(trace):
+        rule += '; Monitor config={"rare_classes": [...]} names some'
+    return _split(counts, rare, rule + left_out + of_all)
 
 
 def shown_groups(trace: Trace) -> list[tuple[str, list[int]]]:
@@ -143,6 +146,17 @@ def shown_groups(trace: Trace) -> list[tuple[str, list[int]]]:
     return [(label, classes) for label, classes in labelled if classes]
 
 
+def _counted_throughout(trace: Trace) -> bool:
+    """Whether the counts are of all training steps, of perhaps many epochs, as the run does not say its epochs."""
+
+    def no_epoch() -> bool:
+        rows = trace.classes
+        epochs = rows.loc[rows["split"] == "train", "epoch"]
+        return len(epochs) > 0 and bool(epochs.isna().all())
+
+    return "class_counts" not in configuration(trace) and trace.kept("no epoch is said", no_epoch)
+
+
 def _shot(count: int) -> int:
     """Return 0 for a few-shot class, 1 for a medium-shot and 2 for a many-shot one."""
     return 0 if count < _FEW else 1 if count <= _MANY else 2
@@ -162,7 +176,11 @@ def nothing_to_compare(trace: Trace) -> str | None:
     if not any(class_counts(trace)):
         return UNTRAINED
     if is_balanced(trace):
-        said = "The classes of this run have equal counts, so it says nothing on imbalance."
+        counts = class_counts(trace)
+        equal = (
+            "equal counts" if max(counts) == min(counts) else f"counts that are alike ({min(counts)} to {max(counts)})"
+        )
+        said = f"The classes of this run have {equal}, so it says nothing on imbalance."
         if "class_counts" in configuration(trace):
             return said
         return f'{said} (As drawn; if a sampler evens them out, give Monitor config={{"class_counts": [...]}}.)'

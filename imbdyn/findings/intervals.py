@@ -23,7 +23,7 @@ class Interval(NamedTuple):
     upper: float
 
 
-def wilson(proportion: float, count: int) -> Interval:
+def wilson(proportion: float, count: float) -> Interval:
     """Return Wilson's interval of a `proportion` seen on `count` > 0 samples.
 
     centre = (p + z^2 / 2n) / (1 + z^2 / n), half width = z sqrt(p (1 - p) / n + z^2 / 4n^2) / (1 + z^2 / n).
@@ -32,6 +32,17 @@ def wilson(proportion: float, count: int) -> Interval:
     centre = (proportion + z2_n / 2) / (1 + z2_n)
     half = Z_95 * sqrt(proportion * (1 - proportion) / count + z2_n / (4 * count)) / (1 + z2_n)
     return Interval(proportion, min(centre - half, proportion), max(centre + half, proportion))
+
+
+def of_some(proportion: float, count: int, total: int) -> Interval:
+    """Return the interval of the proportion of `total` > 0 samples, as seen on `count` > 0 of them.
+
+    Wilson's, with the variance p (1 - p) / n * (N - n) / (N - 1) of a sample without replacement; of all N it has no
+    width.
+    """
+    if count >= total:
+        return Interval(proportion, proportion, proportion)
+    return wilson(proportion, count * (total - 1) / (total - count))
 
 
 def combine(weights: Sequence[float], terms: Sequence[Interval]) -> Interval:

@@ -4,7 +4,9 @@ Definition. gap_c = r_c - R_c, class c's recall on the training data minus that 
 has both. The excess of a run is mean_{c rare} gap_c - mean_{c other} gap_c; the measure is the excess of the imbalanced
 run minus that of the same classes in the balanced run (0 if there is none to compare with).
 
-Interval. 95%, Wilson's of each class's R_c, combined by MOVER. r_c is a census of the training samples: no uncertainty.
+Interval. 95%, Wilson's of each class's R_c, combined by MOVER. r_c of all training samples is a census: no uncertainty.
+Where only n of the class's N were read ("train" under a budget, which skips the logits of some steps), it is an
+estimate of variance r_c (1 - r_c) / n (N - n) / (N - 1), and has Wilson's interval of n (N - 1) / (N - n) samples.
 The runs share their test samples, which makes it too wide. It holds for one seed and one draw of training samples.
 
 Control. A class with few samples overfits without any imbalance. The scarce run (every class as small as the rare ones)
@@ -20,10 +22,10 @@ from math import isnan
 from typing import TYPE_CHECKING, NamedTuple
 
 from imbdyn.findings.contrast import DELTA, contrast
-from imbdyn.findings.finding import Finding, Verdict, by_interval
-from imbdyn.findings.groups import Groups, groups, nothing_to_compare
-from imbdyn.findings.intervals import Interval, combine, wilson
-from imbdyn.findings.recall import epoch_ends, final, held_out_split, recall_curves, train_split
+from imbdyn.findings.finding import ONE_SEED, Finding, Verdict, by_interval
+from imbdyn.findings.groups import Groups, class_counts, groups, nothing_to_compare
+from imbdyn.findings.intervals import Interval, combine, of_some, wilson
+from imbdyn.findings.recall import TRAIN_EVAL, epoch_ends, final, held_out_split, recall_curves, train_split
 from imbdyn.findings.words import two
 
 if TYPE_CHECKING:
@@ -41,15 +43,15 @@ FITTED = 0.9
 
 
 class _Gaps(NamedTuple):
-    """The last epoch with both: recall of each class on the training data, and on held-out data with its interval."""
+    """The last epoch with both: recall of each class on the training data and on held-out data, with its interval."""
 
-    train: dict[int, float]
+    train: dict[int, Interval]
     test: dict[int, Interval]
     step: int
     """The last one of that epoch."""
 
     def train_mean(self, classes: Sequence[int]) -> float:
-        return sum(self.train[c] for c in classes) / len(classes)
+        return sum(self.train[c].value for c in classes) / len(classes)
 
     def test_mean(self, classes: Sequence[int]) -> float:
         return sum(self.test[c].value for c in classes) / len(classes)
@@ -63,8 +65,7 @@ class _Gaps(NamedTuple):
     def terms(self, classes: Sequence[int], weight: float) -> list[tuple[float, Interval]]:
         """Return weight * (mean gap of `classes`) as terms w * p of a linear combination."""
         share = weight / len(classes)
-        census = [(share, Interval(*[self.train[c]] * 3)) for c in classes]
-        return census + [(-share, self.test[c]) for c in classes]
+        return [(share, self.train[c]) for c in classes] + [(-share, self.test[c]) for c in classes]
 
 
 def late_overfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | None = None) -> Finding:
@@ -89,7 +90,7 @@ def late_overfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | No
             verdict = by_interval(measured.lower, measured.upper, THRESHOLD, above="supported", below="refuted")
         sentence = _sentence(group, gaps, measured, reference is not None, control)
     known = not isnan(measured.value)
-    by_class = {c: recall - gaps.test[c].value for c, recall in gaps.train.items()} if known and gaps else {}
+    by_class = {c: recall.value - gaps.test[c].value for c, recall in gaps.train.items()} if known and gaps else {}
     compared = contrast(by_class, group)
     runs = {"balanced": reference, "scarce": control}
     beside: dict[str, float | None] = {name: run.excess(group) for name, run in runs.items() if run}
@@ -106,7 +107,7 @@ def late_overfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | No
         threshold=THRESHOLD,
         rule=(
             f"decided if the rare classes' train recall ends at {FITTED} or more: supported if the whole interval is "
-            f"above {THRESHOLD}, refuted if all of it is below"
+            f"above {THRESHOLD}, refuted if all of it is below; {ONE_SEED}"
         ),
         verdict=verdict,
         effect_size=None if compared is None else compared.delta,
@@ -118,24 +119,32 @@ def late_overfit(trace: Trace, balanced: Trace | None = None, scarce: Trace | No
     )
 
 
+def mean_gap(trace: Trace, classes: Sequence[int]) -> Interval | None:
+    """Return the mean gap of some classes at the last epoch with both splits; None if one has no recall there."""
+    gaps = _gaps(trace, Groups(list(classes), [], "")) if classes else None
+    return None if gaps is None else _combined(gaps.terms(classes, 1.0))
+
+
 def _gaps(trace: Trace, group: Groups) -> _Gaps | None:
     """Read the last epoch of a run that has both splits; None if there is none, or a class has no recall there."""
-    train, test, counts = _both(trace)
+    (train, read), (test, counts) = _both(trace)
     classes = [*group.rare, *group.others]
     if train.empty or _without_recall(train, classes) or _without_recall(test, classes):
         return None
+    there_are = class_counts(trace)
+    seen = {c: of_some(final(train, c), int(final(read, c)), there_are[c]) for c in classes}
     unseen = {c: wilson(final(test, c), int(final(counts, c))) for c in classes}
     ends = epoch_ends(trace, train_split(trace))
-    return _Gaps({c: final(train, c) for c in classes}, unseen, ends[float(train.index[-1])])
+    return _Gaps(seen, unseen, ends[float(train.index[-1])])
 
 
-def _both(trace: Trace) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Return recall on training and on held-out data, and the counts of the latter, in the epochs that have both."""
+def _both(trace: Trace) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Return recall and counts on training data, and the same on held-out data, in the epochs that have both."""
     held_out = held_out_split(trace)
-    train, train_counts = recall_curves(trace, train_split(trace))
-    test, counts = (train, train_counts) if held_out is None else recall_curves(trace, held_out)
-    both = train.index[:0] if held_out is None else train.index.intersection(test.index)
-    return train.loc[both], test.loc[both], counts.loc[both]
+    train = recall_curves(trace, train_split(trace))
+    test = train if held_out is None else recall_curves(trace, held_out)
+    both = train[0].index[:0] if held_out is None else train[0].index.intersection(test[0].index)
+    return [(curves.loc[both], counts.loc[both]) for curves, counts in (train, test)]
 
 
 def _without_recall(curves: pd.DataFrame, classes: Sequence[int]) -> list[int]:
@@ -146,7 +155,7 @@ def _why_no_gaps(trace: Trace | None, group: Groups, of: str = "") -> str:
     """Say why `_gaps` has found none; empty if it has."""
     if trace is None or _gaps(trace, group) is not None:
         return ""
-    train, test, _ = _both(trace)
+    (train, _), (test, _) = _both(trace)
     if train.empty:
         return (
             f"No epoch{of} has recall on training data and on held-out data: evaluate a split such as 'test' in each, "
@@ -154,11 +163,13 @@ def _why_no_gaps(trace: Trace | None, group: Groups, of: str = "") -> str:
         )
     classes = [*group.rare, *group.others]
     missing, on = _without_recall(train, classes), "training"
+    hint = "" if train_split(trace) == TRAIN_EVAL else f'; evaluate "{TRAIN_EVAL}"'
     if not missing:
+        hint = ""
         missing, on = _without_recall(test, classes), "held-out"
     return (
         f"{len(missing)} of {len(classes)} classes{of} have no recall on {on} data in epoch {train.index[-1]:g}, the "
-        "last with both: no sample of them was seen."
+        f"last with both: no sample of them was read{hint}."
     )
 
 

@@ -55,6 +55,8 @@ def minority_initial_drop(trace: Trace) -> Finding:
         return replace(found, sentence="The untrained network had no loss on the rare classes.")
     step, end = int(ratio.index[peak]), int(ratio.index[last])
     others = f"others {times(ratio['others'].iloc[peak])} times"
+    until = f"until {end}" if last + 1 < len(ratio) else f"and was still above it at {end}, the last reading"
+    windows = "" if _split(trace) == TRAIN_EVAL else " Read from training windows, of other samples each time."
     return replace(
         found,
         value=value,
@@ -62,10 +64,11 @@ def minority_initial_drop(trace: Trace) -> Finding:
         steps=(int(ratio.index[0]), end) if last else None,
         by_class=_by_class(trace, int(ratio.index[0]), step),
         sentence=(
-            f"The loss of rare classes rose to {times(value)} times its start at step {step} ({others}), until {end}."
+            f"The loss of rare classes rose to {times(value)} times its start at step {step} ({others}), {until}."
             if last
             else f"The loss of rare classes fell to {value:.2f} times its start by step {step} ({others})."
-        ),
+        )
+        + windows,
     )
 
 

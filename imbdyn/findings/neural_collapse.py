@@ -6,7 +6,7 @@ NC2 = mean over pairs of |cos(mu_a - mu_G, mu_b - mu_G) + 1/(K-1)| (and std / me
 NC3 = || W/||W||_F - M/||M||_F ||_F^2, M the rows mu_c - mu_G: the classifier is the class means.
 NC4 = share of samples where argmax z is not the nearest class mean.
 Of two classes NC2 has no value: two centred means are always a simplex.
-All are 0 when collapsed. The last evaluation of the training data is read, else of other data.
+All are 0 when collapsed. The last evaluation of the training data is read, else of other data, which is then named.
 
 Weighting, since under imbalance it matters by a factor of 5. S_W is pooled over samples (a class weighs as its count),
 S_B and mu_G weigh classes alike, as in the code of Papyan et al., which does not divide by K as we do. Beside NC1 stand
@@ -26,7 +26,7 @@ import numpy as np
 from imbdyn.findings.contrast import DELTA, contrast, defined, finite
 from imbdyn.findings.finding import Finding
 from imbdyn.findings.groups import Groups, groups
-from imbdyn.findings.rows import features_split, last_rows
+from imbdyn.findings.rows import features_split, last_rows, on_split
 from imbdyn.findings.words import told_p, two
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class _Last(NamedTuple):
     classes: pd.DataFrame
     classifier: pd.DataFrame
     group: Groups
+    on: str
+    """As `on_split` returns it."""
 
 
 def nc1(trace: Trace) -> Finding:
@@ -60,7 +62,7 @@ def nc1(trace: Trace) -> Finding:
         found,
         unit="tr(S_W pinv(S_B)) / K",
         sentence=(
-            f"NC1 is {found.value:.3g} (all by sample {last.whole['nc1_sample']:.3g}{by_class})"
+            f"NC1{last.on} is {found.value:.3g} (all by sample {last.whole['nc1_sample']:.3g}{by_class})"
             f"{told}{told_p(found.p_value)}."
         ),
     )
@@ -82,8 +84,8 @@ def nc2(trace: Trace) -> Finding:
         found,
         unit="mean distance of cosines from the simplex's",
         sentence=(
-            f"Class means are off the simplex by {found.value:.2f} in cosine and {last.whole['nc2_norm']:.2f} in length"
-            f"{told}{told_p(found.p_value)}."
+            f"Class means{last.on} are off the simplex by {found.value:.2f} in cosine and "
+            f"{last.whole['nc2_norm']:.2f} in length{told}{told_p(found.p_value)}."
         ),
     )
 
@@ -102,7 +104,9 @@ def nc3(trace: Trace) -> Finding:
     return replace(
         found,
         unit="squared distance of normalised matrices",
-        sentence=f"Classifier and class means differ by {found.value:.2f} (at most 4){told}{told_p(found.p_value)}.",
+        sentence=(
+            f"Classifier and class means{last.on} differ by {found.value:.2f} (at most 4){told}{told_p(found.p_value)}."
+        ),
     )
 
 
@@ -115,7 +119,9 @@ def nc4(trace: Trace) -> Finding:
     return replace(
         found,
         unit="share of samples",
-        sentence=f"The network decides otherwise than the nearest class mean for {found.value:.1%} of samples.",
+        sentence=(
+            f"The network decides otherwise than the nearest class mean for {found.value:.1%} of samples{last.on}."
+        ),
     )
 
 
@@ -126,12 +132,12 @@ def _last(trace: Trace) -> _Last:
     classes, classifier = (
         last_rows(table, split).set_index("class_id") for table in (trace.class_features, trace.classifier)
     )
-    return _Last(whole, classes, classifier, groups(trace))
+    return _Last(whole, classes, classifier, groups(trace), on_split(split))
 
 
 def _found(last: _Last, name: str, column: str, claim: str, by_class: dict[int, float]) -> Finding:
     """Return what the four have in common: the value at the last evaluation, by class, and the groups' contrast."""
-    found = Finding(name=name, claim=claim, null=0.0, compared_with="collapse", effect=DELTA if by_class else "")
+    found = Finding(name=name, claim=claim, compared_with="collapse, where it is 0", effect=DELTA if by_class else "")
     value = defined(last.whole.get(column, np.nan))
     if value is None:
         why = f"The last evaluation has no {name}{_not_finite(last)}." if last.whole else _NOTHING

@@ -55,7 +55,7 @@ def noise_scale(trace: Trace) -> Finding:
         told = (
             f"{len(by_class)} classes have {low:.3g} to {high:.3g}" if len(by_class) > 1 else f"one class has {low:.3g}"
         )
-        sentence = f"No two groups to compare; {told} samples."
+        sentence = f"Not known of both rare and other classes; {told} samples."
         return replace(found, by_class=by_class, steps=span(rows["step"]), sentence=sentence)
     with_value = sum(c in by_class for c in group.rare)
     return replace(

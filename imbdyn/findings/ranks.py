@@ -28,11 +28,11 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> RankCorrelation | None:
 
     The p-value is two-sided: the share of all orders of x whose coefficient is as far from 0 as the one seen; beyond
     10,000 orders, 9,999 drawn with a fixed seed stand for them, the one seen counted in. None where all values of x, or
-    of y, are equal.
+    of y, are equal, and of two values, whose correlation is 1 or -1 whatever they are.
     """
     a, b = (np.asarray(pd.Series(values, dtype=float).rank() - (len(values) + 1) / 2) for values in (x, y))
     scale = np.sqrt((a @ a) * (b @ b))
-    if not scale > 0:
+    if len(a) < 3 or not scale > 0:
         return None
     seen = a @ b / scale
     products = np.asarray([order @ b for order in _orders(a)]) / scale

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 #: A class counts as learned from the epoch in which its recall on the training data is first this high.
 LEARNED = 0.5
 
+#: The sentence of a run without recall on the training data by epoch.
+NO_EPOCHS = "No train recall by epoch: set monitor.epoch."
+
 #: Name of an evaluation of the training data.
 TRAIN_EVAL = "train_eval"
 

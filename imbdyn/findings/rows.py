@@ -28,6 +28,11 @@ def features_split(trace: Trace) -> str | None:
     return TRAIN_EVAL if TRAIN_EVAL in splits else held_out_split(trace)
 
 
+def on_split(split: str | None) -> str:
+    """Name the data whose features were read, where they are not the training data that collapse is about."""
+    return "" if split is None or split == TRAIN_EVAL else f" on {split}"
+
+
 def last_rows(frame: pd.DataFrame, split: str | None) -> pd.DataFrame:
     """Return the rows of the last step that has any of this split, of one layer if there are several."""
     rows = frame[frame["split"] == split]

@@ -28,7 +28,7 @@ from imbdyn.findings.contrast import defined
 from imbdyn.findings.finding import Finding
 from imbdyn.findings.geometry import NO_PAIRS, centred, cosine_matrix, distance, last_pairs
 from imbdyn.findings.groups import class_counts
-from imbdyn.findings.rows import last_rows
+from imbdyn.findings.rows import last_rows, on_split
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,7 @@ def seli_means(trace: Trace) -> Finding:
     pairs = last_pairs(trace)
     split = None if pairs.empty else pairs["split"].iloc[0]
     norms = last_rows(trace.class_features, split).set_index("class_id")["centred_norm"]
-    return _distance(trace, "seli_means", "Class means", pairs, "mean_cos", norms)
+    return _distance(trace, "seli_means", f"Class means{on_split(split)}", pairs, "mean_cos", norms)
 
 
 def seli_grams(counts: Sequence[int]) -> tuple[Floats, Floats]:
@@ -70,8 +70,7 @@ def _distance(trace: Trace, name: str, what: str, pairs: pd.DataFrame, column: s
         name=name,
         claim=f"{what} have the geometry of minimum loss for classes of these sizes (SELI).",
         unit="distance of normalised Gram matrices",
-        null=0.0,
-        compared_with="the SELI of these counts",
+        compared_with="the SELI of these counts, where it is 0",
         effect="distance to the simplex minus distance to SELI: positive if SELI is nearer",
     )
     if pairs.empty:

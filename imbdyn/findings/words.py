@@ -15,6 +15,9 @@ def times(value: float) -> str:
 
 def told_p(p_value: float | None) -> str:
     """Return a p-value in brackets, nothing where there is none."""
-    if p_value is None:
-        return ""
-    return " (p < 0.001)" if p_value < 0.001 else f" (p = {p_value:.3f})"
+    return "" if p_value is None else f" ({p_is(p_value)})"
+
+
+def p_is(p_value: float) -> str:
+    """Return a p-value with three decimals; never "p = 0.000", which none is."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"

@@ -42,7 +42,7 @@ def _facts(finding: Finding) -> list[tuple[str, str]]:
     beside = {name: value for name, value in (finding.beside or {}).items() if value is not None}
     facts = [
         ("Compared with", finding.compared_with if finding.value is not None and not finding.rule else ""),
-        ("Under the null hypothesis", "" if finding.null is None or finding.value is None else number(finding.null)),
+        ("Without the phenomenon", "" if finding.null is None or finding.value is None else number(finding.null)),
         ("Effect size", "" if finding.effect_size is None else f"{number(finding.effect_size)}, {finding.effect}"),
         ("Steps", "" if finding.steps is None else _steps(*finding.steps)),
         ("In other runs", "; ".join(f"{name} {number(value)}" for name, value in beside.items())),

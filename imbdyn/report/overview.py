@@ -11,6 +11,7 @@ import pandas as pd
 
 from imbdyn.findings import per_class
 from imbdyn.findings.intervals import Interval, combine, wilson
+from imbdyn.findings.late_overfit import mean_gap
 from imbdyn.findings.recall import held_out_split, recall_curves, train_split
 from imbdyn.report.figures.source import Source
 
@@ -77,11 +78,11 @@ def measures(sources: Sequence[Source], reference: int) -> dict[str, list[Measur
             _measure("Balanced accuracy, held out", ".3f", [_mean_recall(test, None) for test in tests], reference)
         ]
     }
-    for heading, members in (("Rare classes", True), ("Other classes", False)):
+    for heading, members in (("Rare classes", True), ("Classes that are not rare", False)):
         classes = [list(table.index[table["rare"] == members]) for table in tables]
         held_out = [_mean_recall(test, mine) for test, mine in zip(tests, classes, strict=True)]
         train = [_mean(table, "train_recall", mine) for table, mine in zip(tables, classes, strict=True)]
-        gaps = [_gap(a, b) for a, b in zip(train, held_out, strict=True)]
+        gaps = [_mean_gap(source, mine) for source, mine in zip(sources, classes, strict=True)]
         found[heading] = [
             _measure("Train recall", ".3f", train, reference),
             _measure("Held-out recall", ".3f", held_out, reference),
@@ -188,8 +189,10 @@ def _mean(table: pd.DataFrame, column: str, classes: list[int]) -> Measured | No
     return Measured(float(values.mean()))
 
 
-def _gap(train: Measured | None, test: Measured | None) -> Measured | None:
-    return None if train is None or test is None else _minus(train, test)
+def _mean_gap(source: Source, classes: list[int]) -> Measured | None:
+    """Return the mean gap at the last epoch that has both recalls, which need not be the last of either."""
+    gap = mean_gap(source.trace, classes)
+    return None if gap is None else Measured(*gap)
 
 
 def _minus(a: Measured, b: Measured) -> Measured:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from imbdyn.findings import Finding, groups
 from imbdyn.findings.recall import held_out_split, train_split
+from imbdyn.findings.words import p_is
 from imbdyn.report.class_table import class_table, groups_shown, legend
 from imbdyn.report.plain import paragraph, plain
 from imbdyn.report.problems import told_problems
@@ -112,7 +113,7 @@ def _short(value: float | None) -> str:
 def _number(finding: Finding) -> str:
     if finding.value is None:
         return "No value"
-    p_value = "" if finding.p_value is None else f", p = {finding.p_value:.3f}"
+    p_value = "" if finding.p_value is None else f", {p_is(finding.p_value)}"
     return f"{measured(finding)}{p_value}, compared with {finding.compared_with}"
 
 

@@ -75,7 +75,9 @@ def table(value: Callable[[str, int, int], float | None], **columns: object) -> 
                     "claim": f"The claim {measure}.", "unit": "recall", "threshold": threshold,
                     "rare_train_recall": 1.0, "rare_unlearned": 0,
                 }  # fmt: skip
-                rows.append({**dict.fromkeys(SCHEMA.names), **row, "value": value(measure, ratio, seed), **columns})
+                row["value"] = value(measure, ratio, seed)
+                row["lower"] = row["value"] if measure == "alike_when_balanced" else None
+                rows.append({**dict.fromkeys(SCHEMA.names), **row, **columns})
     return pd.DataFrame(rows)
 
 
@@ -98,6 +100,13 @@ def test_effects_are_means_and_trends_slopes_over_the_logarithm_of_the_ratio() -
     assert summary.trend.seeds == 5
 
 
+@pytest.mark.parametrize("constant", [0.1, 0.3, 0.5, 0.7, 5.0])
+def test_equal_values_have_no_trend(constant: float) -> None:
+    summary = found(table(lambda *_: constant))["late_overfit"]
+    assert (summary.trend.value, summary.trend.lower, summary.trend.upper) == (0.0, 0.0, 0.0)
+    assert summary.verdict == "refuted"
+
+
 def test_the_balanced_runs_of_all_ratios_are_one() -> None:
     summary = found(table(growing))["alike_when_balanced"]
     (effect,) = summary.effects
@@ -117,6 +126,8 @@ def test_the_balanced_runs_of_all_ratios_are_one() -> None:
         (growing, {"rare_train_recall": 0.89}, ("supported", "supported", "not decided")),
         (growing, {"rare_unlearned": 1}, ("supported", "supported", "supported")),
         (lambda *_: 0.0, {"rare_unlearned": 1}, ("supported", "not decided", "refuted")),
+        # two of many equal classes differ by as much in every seed, by chance
+        (lambda *_: 0.5, {"lower": 0.0}, ("not decided", "refuted", "refuted")),
     ],
 )
 def test_verdicts(value, columns, verdicts) -> None:

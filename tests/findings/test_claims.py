@@ -55,6 +55,29 @@ class TestAlikeWhenBalanced:
         assert found.value == pytest.approx(0.1)
         assert found.upper == pytest.approx(0.1 + half)
 
+    def test_many_classes_that_are_alike_do_not_refute_it(self, tmp_path: Path) -> None:
+        recall = np.random.default_rng(0).binomial(20, 0.7, 100) / 20  # all of the same probability
+        found = alike_when_balanced(write_trace(tmp_path / "run", [20] * 100, [[r] * EPOCHS for r in recall]))
+        assert found.value == pytest.approx(0.95 - 0.4)
+        assert found.verdict == "not decided"
+        # Dunn (1961): alpha / 2 over the 4,950 differences of two of 100 classes, 1 - Phi(4.415) = 0.025 / 4,950
+        half = 4.415 * ((0.95 * 0.05 + 0.4 * 0.6) / 20) ** 0.5
+        assert found.lower == pytest.approx(0.55 - half, abs=1e-5)
+
+    def test_many_classes_with_little_between_them_support_it(self, tmp_path: Path) -> None:
+        curves = [[0.9] * EPOCHS] * 99 + [[0.87] * EPOCHS]
+        found = alike_when_balanced(write_trace(tmp_path / "run", [200] * 100, curves))
+        # the largest difference is at most what any of them may be by its own interval: there is no choice to pay for
+        assert found.upper == pytest.approx(0.03 + 1.959964 * ((0.9 * 0.1 + 0.87 * 0.13) / 200) ** 0.5)
+        assert (found.lower, found.verdict) == (0.0, "supported")
+
+    def test_labels_that_are_only_memorised_do_not_support_it(self, tmp_path: Path) -> None:
+        found = alike_when_balanced(write_trace(tmp_path / "chance", [500] * 10, LEARNED, [0.1] * 10))
+        assert (found.value, found.verdict) == (None, "not decided")
+        assert "mean recall on held-out data ends at 0.10" in found.sentence
+        found = alike_when_balanced(write_trace(tmp_path / "above", [500] * 10, LEARNED, [0.2] * 10))
+        assert (found.value, found.verdict) == (0.0, "supported")
+
     def test_unequal_counts_say_nothing(self, tmp_path: Path) -> None:
         found = alike_when_balanced(write_trace(tmp_path / "run", [6] * 5 + [120] * 5, LEARNED))
         assert (found.value, found.verdict) == (None, "not decided")
@@ -72,6 +95,12 @@ class TestEarlyUnderfit:
         assert found.p_value == pytest.approx(1 / 252)
         assert found.verdict == "supported"
         assert "epoch 9.0 on average, the others at 2.0: a lag of 7.0 epochs against 1.0" in found.sentence
+
+    def test_no_p_value_is_told_as_zero(self, tmp_path: Path) -> None:
+        curves = [curve_reaching(9, EPOCHS)] * 20 + [curve_reaching(1, EPOCHS)] * 20
+        found = early_underfit(write_trace(tmp_path / "run", [6] * 20 + [120] * 20, curves))
+        assert found.p_value == pytest.approx(1 / 10_000)  # of 9,999 draws and the groups as they are
+        assert "against a lag of 1 epoch p < 0.001)" in found.sentence
 
     def test_no_lag_refutes_it(self, tmp_path: Path) -> None:
         found = early_underfit(lagging(tmp_path / "imb", 2, 2), lagging(tmp_path / "bal", 2, 2, [120] * 10))
@@ -177,8 +206,25 @@ class TestLateOverfit:
         rows = [class_rows(10, split, epoch=1, accuracy=[1.0, 0.5]) for split in ("train", "test")]
         found = late_overfit(write_rows(tmp_path / "run", [6, 120, 120], rows, rare=[0]))
         assert found.sentence == (
-            "1 of 3 classes have no recall on training data in epoch 1, the last with both: no sample of them was seen."
+            "1 of 3 classes have no recall on training data in epoch 1, the last with both: no sample of them was read"
+            '; evaluate "train_eval".'
         )
+
+    def test_training_samples_that_were_not_read_widen_the_interval(self, tmp_path: Path) -> None:
+        def of(read: list[int]) -> Finding:
+            rows = [
+                class_rows(10, "train", epoch=1, accuracy=[1.0, 1.0], count=read),
+                class_rows(10, "test", epoch=1, accuracy=[0.7, 0.9], count=1000),
+            ]
+            return late_overfit(write_rows(tmp_path / str(read[0]), [6, 120], rows, rare=[0]))
+
+        whole, budgeted = of([6, 120]), of([2, 120])
+        assert (whole.verdict, budgeted.verdict) == ("supported", "not decided")
+        assert whole.value == budgeted.value == pytest.approx(0.2)
+        # Wilson's lower limit of n of n is n / (n + z^2); 2 of 6 without replacement count as 2 * 5 / 4 samples
+        below = 1 - 2.5 / (2.5 + 1.959964**2)
+        assert whole.lower is not None
+        assert budgeted.lower == pytest.approx(0.2 - ((0.2 - whole.lower) ** 2 + below**2) ** 0.5)
 
 
 def test_the_control_says_what_scarcity_alone_does(tmp_path: Path) -> None:
@@ -221,6 +267,7 @@ def test_claims_compare_the_three_runs(tmp_path: Path) -> None:
     found = claims(traces)
     assert [finding.name for finding in found] == ["alike_when_balanced", "early_underfit", "late_overfit"]
     assert [finding.verdict for finding in found] == ["supported"] * 3
+    assert all(finding.rule.endswith("; other seeds may differ") for finding in found), "they are of one training"
     assert [finding.value for finding in found] == pytest.approx([0.0, 7.0, 0.29])
 
 
@@ -262,4 +309,4 @@ def test_rare_classes_without_a_training_sample_are_not_late(tmp_path: Path) -> 
     )
     found = early_underfit(trace)
     assert (found.value, found.verdict) == (None, "not decided")
-    assert found.sentence == "1 of the 1 rare classes have no train recall: no sample of them was seen."
+    assert found.sentence == "1 of the 1 rare classes have no train recall: no sample of them was read."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from imbdyn.trace import Trace
 K, D, SAMPLES = 6, 9, 4
 
 
-def collapsed(path: Path, spread: float = 0.0) -> Trace:
+def collapsed(path: Path, spread: float = 0.0, splits: Sequence[str] = ("train_eval", "test")) -> Trace:
     """A linear classifier on features that are its own rows (give or take `spread`), before the first step."""
     frame = np.eye(K) - 1 / K
     rows = frame @ np.linalg.qr(np.random.default_rng(0).standard_normal((D, K)))[0].T
@@ -30,7 +31,7 @@ def collapsed(path: Path, spread: float = 0.0) -> Trace:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     config = {"rare_classes": [0, 1], "class_counts": [SAMPLES] * K}
     with imbdyn.Monitor(model, optimizer, num_classes=K, out=path, interval=1, config=config) as monitor:
-        for split in ("train_eval", "test"):
+        for split in splits:
             with monitor.evaluate(split), monitor.batch(y), torch.no_grad():
                 model(x)
         monitor.epoch = 1
@@ -50,6 +51,7 @@ def test_a_collapsed_network_is_known_in_every_measure(tmp_path: Path) -> None:
     for name in ("nc1", "nc2", "nc3", "nc4", "seli_rows", "seli_means"):
         assert found[name].value == pytest.approx(0, abs=1e-7), name
         assert found[name].steps == (0, 0)
+        assert np.isnan(found[name].null), "0 is where the phenomenon is, not where it is absent"
     assert list(found["nc1"].by_class.values()) == pytest.approx([0.0] * K, abs=1e-12)
     assert list(found["nc3"].by_class.values()) == pytest.approx([1.0] * K)
     assert found["minority_collapse"].value == pytest.approx(-1 / (K - 1))
@@ -70,6 +72,13 @@ def test_nc1_is_the_weighted_sum_of_that_of_the_classes(tmp_path: Path) -> None:
     assert whole.nc1 > 0.01
     assert (classes.nc1 * classes["count"]).sum() / classes["count"].sum() == pytest.approx(whole.nc1)
     assert by_name(trace)["nc1"].by_class == pytest.approx(dict(zip(classes.class_id, classes.nc1, strict=True)))
+
+
+def test_features_of_other_data_than_the_training_data_are_told_as_such(tmp_path: Path) -> None:
+    measures = ("nc1", "nc2", "nc3", "nc4", "seli_means")
+    of_test, of_both = by_name(collapsed(tmp_path / "test", splits=["test"])), by_name(collapsed(tmp_path / "both"))
+    assert [name for name in measures if " on test" in of_test[name].sentence] == list(measures)
+    assert not [name for name in measures if " on test" in of_both[name].sentence]
 
 
 def test_equal_training_and_test_data_do_not_drift(tmp_path: Path) -> None:

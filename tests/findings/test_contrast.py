@@ -18,6 +18,11 @@ def test_groups_that_do_not_overlap_have_delta_one() -> None:
     assert contrast({0: 1.0, 1: 1.0, 2: 2.0}, GROUP) == (1.0, 2.0, pytest.approx(2 / 3), -1.0)
 
 
+def test_two_classes_have_no_test() -> None:
+    assert contrast({0: 0.3, 1: 3.8}, Groups([0], [1], "by hand")) == (0.3, 3.8, None, -1.0)
+    assert spearman([0.9, 1.6], [4752, 48]) is None
+
+
 def test_delta_counts_pairs_and_ties_are_neither() -> None:
     # of the six pairs two are larger, one is equal and three are smaller
     found = contrast({0: 2.0, 1: 4.0, 2: 2.0, 3: 3.0, 4: 5.0}, GROUP)

@@ -83,6 +83,12 @@ class TestNoiseScale:
         assert found.by_class == pytest.approx({0: 8 / (9 - 4), 1: 0.0})
         assert (found.value, found.effect_size, found.steps) == (pytest.approx(1.6), 1.0, (1, 1))
 
+    def test_rare_classes_without_two_samples_in_a_step_are_told_as_such(self, tmp_path: Path) -> None:
+        rows = [self.rows(1, {0: np.array([[3.0]]), 1: np.array([[3.0], [4.0]])})]
+        found = noise_scale(write_rows(tmp_path / "run", [1, 9], rows, rare=[0]))
+        assert found.value is None
+        assert found.sentence.startswith("Not known of both rare and other classes; one class has ")
+
     def test_steps_add_up_before_they_are_divided(self, tmp_path: Path) -> None:
         first, second = np.array([[2.0], [4.0]]), np.array([[-10.0], [12.0]])
         rows = [self.rows(1, {0: first}), self.rows(2, {0: second})]

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from findings.synthetic_traces import write_trace
+from findings.synthetic_traces import class_rows, write_rows, write_trace
 
-from imbdyn.findings import findings
+from imbdyn.findings import alike_when_balanced, early_underfit, findings
 from imbdyn.findings.groups import class_counts, class_names, groups, is_balanced, nothing_to_compare, shown_groups
 
 
@@ -38,7 +38,10 @@ def test_a_class_without_training_samples_is_in_no_group(tmp_path: Path) -> None
     everyone = write_trace(tmp_path / "none", [500, 200, 0], [[1.0]] * 3)
     assert groups(everyone).rare == []
     told = findings(everyone).set_index("name")["sentence"]
-    said = "No classes to compare; rare: no class, as all are many-shot; classes without any are left out (1)."
+    said = (
+        'No classes to compare; rare: no class, as all are many-shot; Monitor config={"rare_classes": [...]} names some'
+        "; classes without any are left out (1)."
+    )
     assert told["minority_initial_drop"] == told["area_between_curves"] == said
 
 
@@ -46,10 +49,32 @@ def test_equal_counts_as_drawn_tell_how_those_of_the_data_are_given(tmp_path: Pa
     drawn = write_trace(tmp_path / "drawn", [330, 340], [[1.0]] * 2)
     assert 'give Monitor config={"class_counts": [...]}' in str(nothing_to_compare(drawn))
     known = write_trace(tmp_path / "known", [330, 340], [[1.0]] * 2, config={"class_counts": [330, 340]})
-    assert nothing_to_compare(known) == "The classes of this run have equal counts, so it says nothing on imbalance."
+    said = "The classes of this run have counts that are alike (330 to 340), so it says nothing on imbalance."
+    assert nothing_to_compare(known) == said
+    equal = write_trace(tmp_path / "equal", [330, 330], [[1.0]] * 2)
+    assert "have equal counts" in str(nothing_to_compare(equal))
     given = write_trace(tmp_path / "given", [330, 340], [[1.0]] * 2, config={"class_counts": [660, 10]})
     assert nothing_to_compare(given) is None
     assert groups(given).rare == [1]
+
+
+def test_unequal_classes_of_one_shot_group_are_told_how_to_be_named(tmp_path: Path) -> None:
+    fraud = write_trace(tmp_path / "fraud", [35820, 180], [[1.0], [0.0]])
+    assert 'Monitor config={"rare_classes": [...]} names some' in str(nothing_to_compare(fraud))
+    assert groups(write_trace(tmp_path / "equal", [180, 180], [[1.0]] * 2)).rule == "no class, as all are many-shot"
+
+
+def test_counts_of_a_run_that_does_not_say_its_epochs_are_told_as_such(tmp_path: Path) -> None:
+    # 25 epochs of 120 and 6 samples, counted together
+    rows = [class_rows(25, "train", since_step=0, accuracy=[1.0, 0.5], count=[3000, 150])]
+    trace = write_rows(tmp_path / "run", [3000, 150], rows)
+    said = "; counts are of the whole run, as monitor.epoch was not set"
+    assert groups(trace).rule.endswith(said)
+    assert said in findings(trace).set_index("name")["sentence"]["early_underfit"]
+    named = write_rows(tmp_path / "named", [3000, 150], rows, rare=[1])
+    assert early_underfit(named).sentence == "No train recall by epoch: set monitor.epoch."
+    alike = write_rows(tmp_path / "alike", [3000, 3000], rows)
+    assert alike_when_balanced(alike).sentence == "No train recall by epoch: set monitor.epoch."
 
 
 def test_configuration_decides_which_classes_are_rare(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def test_a_loss_that_falls_has_no_drop(tmp_path: Path) -> None:
 def test_a_loss_that_never_comes_back_is_above_to_the_end(tmp_path: Path) -> None:
     found = drop(tmp_path / "run", [(0, [2.0, 2.0, 2.0]), (10, [6.0, 6.0, 1.0]), (20, [4.0, 4.0, 0.1])])
     assert (found.value, found.steps) == (3.0, (0, 20))
+    assert found.sentence.endswith("and was still above it at 20, the last reading.")
 
 
 def test_a_loss_that_is_no_number_is_no_peak(tmp_path: Path) -> None:
@@ -70,7 +71,9 @@ def test_a_loss_that_is_no_number_is_no_peak(tmp_path: Path) -> None:
 
 def test_windows_serve_if_the_first_is_that_of_step_one(tmp_path: Path) -> None:
     losses = [(1, [2.0, 2.0, 2.0]), (2, [3.0, 3.0, 1.0]), (3, [1.0, 1.0, 1.0])]
-    assert drop(tmp_path / "a", losses, "train").value == 1.5
+    found = drop(tmp_path / "a", losses, "train")
+    assert found.value == 1.5
+    assert found.sentence.endswith("until 2. Read from training windows, of other samples each time.")
     late = drop(tmp_path / "b", [(step + 4, loss) for step, loss in losses], "train", since=5)
     assert late.value is None
     assert "before the first step" in late.sentence

@@ -16,11 +16,14 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
+from findings import synthetic_traces
+from findings.synthetic_traces import write_rows
 from matplotlib import pyplot as plt
 from report import full_traces
 
-from imbdyn.findings import single
+from imbdyn.findings import per_class, single
 from imbdyn.findings.finding import Finding
+from imbdyn.findings.intervals import wilson
 from imbdyn.report.figures import FIGURES, Lines, Source
 from imbdyn.report.finding_cards import card
 from imbdyn.report.html import page
@@ -208,7 +211,7 @@ def test_differences_of_runs_are_computed_from_the_same_curves(traces: list[Trac
 
 def test_measures_are_means_with_intervals_and_differences(traces: list[Trace]) -> None:
     found = measures([Source(trace) for trace in traces], reference=0)
-    assert list(found) == ["All classes", "Rare classes", "Other classes"]
+    assert list(found) == ["All classes", "Rare classes", "Classes that are not rare"]
     rare = {measure.label: measure for measure in found["Rare classes"]}
     held_out = rare["Held-out recall"]
     expected = [factor * full_traces.recall(5, 6, "test")[4:].mean() for factor in (1.0, 1.2)]
@@ -224,6 +227,24 @@ def test_measures_are_means_with_intervals_and_differences(traces: list[Trace]) 
     assert norms.are_ratios
     assert norms.differences[1] is not None
     assert norms.differences[1].value == pytest.approx(1.0)
+
+
+def test_where_no_class_is_rare_none_is_told_as_another(tmp_path: Path) -> None:
+    trace = synthetic_traces.write_trace(tmp_path / "run", [500, 500], [[1.0]] * 2, [0.9, 0.7])
+    assert list(measures([Source(trace)], reference=0)) == ["All classes", "Classes that are not rare"]
+
+
+def test_the_gap_is_that_of_the_last_epoch_with_both_recalls(tmp_path: Path) -> None:
+    rows = [
+        synthetic_traces.class_rows(10, "train_eval", epoch=1, accuracy=[0.5, 0.9], count=[6, 120]),
+        synthetic_traces.class_rows(10, "test", epoch=1, accuracy=[0.4, 0.8], count=100),
+        synthetic_traces.class_rows(20, "train_eval", epoch=2, accuracy=[1.0, 1.0], count=[6, 120]),
+    ]
+    trace = write_rows(tmp_path / "run", [6, 120], rows, rare=[0])
+    (gap,) = next(m for m in measures([Source(trace)], reference=0)["Rare classes"] if m.label.startswith("Gap")).runs
+    assert gap is not None
+    assert gap.value == pytest.approx(0.5 - 0.4) == per_class(trace)["gap"][0]
+    assert gap.upper == pytest.approx(0.5 - wilson(0.4, 100).lower)
 
 
 def test_one_run_has_no_differences(traces: list[Trace]) -> None:
@@ -266,7 +287,7 @@ def test_a_card_has_a_label_for_what_else_is_known() -> None:
     )
     assert card(finding)["facts"] == [
         ("Compared with", "no collapse"),
-        ("Under the null hypothesis", "0"),
+        ("Without the phenomenon", "0"),
         ("Effect size", "0.8, rare / others"),
         ("Steps", "before the first to 1,300"),
         ("In other runs", "balanced 0.25"),

@@ -1,4 +1,4 @@
-"""Recall of each class on the training data and on held-out data at the last epoch."""
+"""Recall of each class on the training data and on held-out data, each as last read."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def draw(source: Source) -> Spans:
 FIGURE = Figure(
     "gap",
     "What was memorised",
-    "Each class at the last epoch, the one with the fewest training samples on top: from its recall on the training "
-    "data (open) to that on held-out data (filled, with Wilson's 95% interval).",
+    "Each class, the one with the fewest training samples on top: from its recall on the training data (open) to that "
+    "on held-out data (filled, with Wilson's 95% interval), each as last read.",
     draw,
 )
