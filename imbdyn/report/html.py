@@ -155,9 +155,10 @@ def _measured(cell: Measured | None, form: str, sign: str = "") -> Markup:
         return Markup("–")
     value = round(cell.value, 12) + 0.0  # no "-0.000"
     shown = Markup("{}").format(_minus(f"{value:{sign if value else ''}{form}}"))
-    if cell.lower is None:
+    if cell.lower is None or cell.upper is None:
         return shown
-    ends = _minus(f"[{cell.lower:{form}}, {cell.upper:{form}}]")
+    lower, upper = (round(end, 12) + 0.0 for end in (cell.lower, cell.upper))
+    ends = _minus(f"[{lower:{form}}, {upper:{form}}]")
     return Markup('{} <span class="interval-text">{}</span>').format(shown, ends)
 
 

@@ -236,7 +236,7 @@ FEATURES = Table(
             _REAL,
             "",
             "tr(S_W pinv(S_B)) / K; S_W pooled over samples, S_B unweighted over classes about the mean of class "
-            "means; null when the features of the evaluation passed the memory bound",
+            "means, K the classes with samples; null when the features of the evaluation passed the memory bound",
             _PAPYAN,
         ),
         Column(

@@ -26,7 +26,7 @@ from imbdyn.findings.finding import Finding
 from imbdyn.findings.intervals import wilson
 from imbdyn.report.figures import FIGURES, Lines, Source
 from imbdyn.report.finding_cards import card
-from imbdyn.report.html import page
+from imbdyn.report.html import _measured, page
 from imbdyn.report.names import run_names
 from imbdyn.report.overview import class_rows, measures
 from imbdyn.report.page_data import DIGITS, embedded
@@ -227,6 +227,13 @@ def test_measures_are_means_with_intervals_and_differences(traces: list[Trace]) 
     assert norms.are_ratios
     assert norms.differences[1] is not None
     assert norms.differences[1].value == pytest.approx(1.0)
+
+
+def test_no_interval_begins_at_minus_zero(tmp_path: Path) -> None:
+    trace = synthetic_traces.write_trace(tmp_path / "run", [500, 6, 6], [[1.0]] * 3, [1.0, 1.0, 1.0])
+    (gap,) = next(m for m in measures([Source(trace)], reference=0)["Rare classes"] if m.label.startswith("Gap")).runs
+    assert gap is not None
+    assert "[0.000, " in _measured(replace(gap, lower=-1e-17), ".3f")
 
 
 def test_where_no_class_is_rare_none_is_told_as_another(tmp_path: Path) -> None:
