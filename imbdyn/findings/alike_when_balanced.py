@@ -117,11 +117,14 @@ def _only_memorised(trace: Trace) -> str | None:
 def _limits(area: NDArray[np.float64], deviation: NDArray[np.float64]) -> tuple[float, float]:
     """Return the limits of the largest difference of two of K areas [K] with these standard deviations [K]."""
     classes = len(area)
-    difference, noise = np.subtract.outer(area, area), np.hypot.outer(deviation, deviation)
     together = NormalDist().inv_cdf(1 - 0.05 / max(2, classes * (classes - 1)))
-    two = ~np.eye(classes, dtype=bool)
-    lower = np.max(difference - together * noise, where=two, initial=0.0)
-    return float(lower), min(1.0, float(np.max(difference + Z_95 * noise, where=two, initial=0.0)))
+    lower = upper = 0.0
+    for i in range(classes):  # a matrix of all pairs would not fit, of 100,000 classes
+        others = np.arange(classes) != i
+        difference, noise = area[i] - area[others], np.hypot(deviation[i], deviation[others])
+        lower = max(lower, float(np.max(difference - together * noise, initial=0.0)))
+        upper = max(upper, float(np.max(difference + Z_95 * noise, initial=0.0)))
+    return lower, min(1.0, upper)
 
 
 def _spread(trace: Trace) -> float:
