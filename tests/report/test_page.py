@@ -16,11 +16,13 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
+import torch
 from findings import synthetic_traces
 from findings.synthetic_traces import write_rows
 from matplotlib import pyplot as plt
 from report import full_traces
 
+from imbdyn import Monitor
 from imbdyn.findings import per_class, single
 from imbdyn.findings.finding import Finding
 from imbdyn.findings.intervals import wilson
@@ -122,6 +124,21 @@ def test_names_from_a_trace_are_text(tmp_path: Path) -> None:
     assert {name.strip() for name in HOSTILE} <= {words.strip() for words in elements.words}
     recall = next(figure for figure in embedded_data(text)["figures"] if figure["name"] == "recall")
     assert [series["label"] for series in recall["variants"]["test"]["charts"][0]["series"]] == HOSTILE
+
+
+def test_a_network_whose_gradients_are_zero_has_a_page(tmp_path: Path) -> None:
+    """No class has a share of nothing."""
+    model = torch.nn.Linear(3, 2, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Monitor(model, optimizer, 2, tmp_path / "run", interval=1) as monitor:
+        for monitor.epoch in (1, 2):
+            with monitor.batch(torch.tensor([0, 1])):
+                torch.nn.functional.cross_entropy(model(torch.zeros(2, 3)), torch.tensor([0, 1])).backward()
+            optimizer.step()
+    figures = embedded_data(page([open_trace(tmp_path / "run")]))["figures"]
+    shares = next(figure for figure in figures if figure["name"] == "gradient_shares")
+    told = {chart.get("missing") for variant in shares["variants"].values() for chart in variant["charts"]}
+    assert "No sampled step has shares: the whole gradient is zero." in told
 
 
 def test_embedded_json_cannot_end_its_element() -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from imbdyn.findings.per_class import by_step_and_class, group_shares
 from imbdyn.report.figures import _gradients
-from imbdyn.report.figures.chart import Axis, Lines, Series
+from imbdyn.report.figures.chart import Axis, Lines, NothingToDrawError, Series
 from imbdyn.report.figures.curves import class_lines, over_time
 from imbdyn.report.figures.figure import Choices, Figure
 from imbdyn.report.figures.source import Source
@@ -42,6 +42,8 @@ def _group_lines(source: Source, rows: pd.DataFrame, over: str, notes: tuple[str
         if len(mine):
             xs, ys = (mine[name].to_numpy(dtype=float) for name in ("x", "y"))
             series.append(Series(f"group {group.key}", group.label, xs, ys, family="groups", colour=group.colour))
+    if not series:
+        raise NothingToDrawError("No sampled step has shares: the whole gradient is zero.")
     return Lines(x, _AXIS, tuple(series), _LEVELS, notes)
 
 
