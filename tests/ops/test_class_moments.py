@@ -113,7 +113,7 @@ def test_matches_reference_at_segment_edges(rows: int, special: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("special", ["", "nan", "inf", "-inf inf nan", "large"])
+@pytest.mark.parametrize("special", ["", "nan", "-inf inf nan", "large"])
 @pytest.mark.parametrize(("columns", "classes"), [(0, 3), (1, 2), (37, 6), (16, 40)])
 def test_rows_read_in_order_match_reference(columns: int, classes: int, special: str, dtype: torch.dtype) -> None:
     rows = IN_ORDER * classes + 7

@@ -227,7 +227,7 @@ def test_nothing_is_wider_than_the_window(tab: Page) -> None:
         assert tab.evaluate("document.documentElement.scrollWidth") == width
 
 
-@pytest.mark.parametrize(("width", "theme"), [(390, "light"), (1280, "dark")])
+@pytest.mark.parametrize(("width", "theme"), [(390, "dark"), pytest.param(1280, "light", marks=pytest.mark.nightly)])
 def test_axe_finds_nothing(chromium: Browser, file: Path, width: int, theme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the extra test").Axe()
     for tab in opened(chromium, file, width, theme):
