@@ -58,8 +58,8 @@ class Monitor:
     Args:
         model: any module whose output is logits [N, C], or has them as `.logits`. DistributedDataParallel is passed
             over: names are those of the module in it, and the class gradients are those of this rank's own batches.
-        optimizer: its steps are the steps of the trace: the one whose step() is called, not a wrapper around it. LBFGS,
-            which runs the model inside a step, is refused.
+        optimizer: its steps, with a closure or without, are the steps of the trace: the one whose step() is called, not
+            a wrapper around it. LBFGS, which runs the model several times inside a step, is refused.
         num_classes: C, at least 2.
         out: folder of the trace; must not exist or be empty, unless `force`. Or a URI (s3://, gs://, hdfs://): what is
             not sent yet waits on this machine, in the folder that run.json names under "staging".
@@ -124,7 +124,7 @@ class Monitor:
             self._hooks += [outputs.follow(model, self)]
             self._step_hooks = StepHooks(
                 optimizer,
-                moved=self._weights_if_sampled,
+                weights=self._weights_if_sampled,
                 gradients=partial(self._read_gradients, optimizer),
                 done=self._after_step,
             )

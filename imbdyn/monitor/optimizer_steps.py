@@ -26,7 +26,7 @@ class StepHooks:
 
     Args:
         optimizer: whose steps they are.
-        moved: called before a step with a closure; returns the weights that must not have moved when it has run.
+        weights: called before a step with a closure; returns those that must not have moved when it has run.
         gradients: called when p.grad may be read, with whether it is what the step will apply: again after each
             further call of a closure.
         done: called after each step.
@@ -36,11 +36,11 @@ class StepHooks:
         self,
         optimizer: torch.optim.Optimizer,
         *,
-        moved: Callable[[], Iterable[Tensor]],
+        weights: Callable[[], Iterable[Tensor]],
         gradients: Callable[[bool], None],
         done: Callable[[], None],
     ) -> None:
-        self._moved = moved
+        self._weights = weights
         self._gradients = gradients
         self._done = done
         self._depth = 0
@@ -81,7 +81,7 @@ class StepHooks:
             self._done()
 
     def _followed(self, closure: Callable[[], Any]) -> Callable[[], Any]:
-        weights = list(self._moved())
+        weights = list(self._weights())
         versions = [weight._version for weight in weights]
         first = True
 
